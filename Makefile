@@ -1,0 +1,50 @@
+# Everything a newcomer types. Needs Python >= 3.11, make and git; the rest goes into .venv.
+PYTHON  ?= python3
+PROFILE ?= quick
+CORES   ?= all
+# auto: uv, else pip; or force one of them
+INSTALLER ?= auto
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+# The content (never the time) of what the environment is made from, and the folder, since an environment can't be moved.
+STAMP   := $(VENV)/.ready-$(shell { echo "$(CURDIR)"; cat pyproject.toml; } | git hash-object --stdin)
+SMOKE   := build/smoke_notebooks
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help reproduce test lint lab notebooks publish clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "options: PROFILE=quick CORES=all PYTHON=python3 INSTALLER=auto|uv|pip"
+
+$(STAMP): # no prerequisite: its name changes with what it depends on
+	@$(PYTHON) make_environment.py $(VENV) $(INSTALLER)
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+reproduce: $(STAMP) ## run the quick profile, print the claims beside the printed numbers, say where the report lies
+	@$(BIN)/python -m mlu_utils.cli reproduce --profile $(PROFILE) --cores $(CORES)
+	@$(BIN)/python -m mlu_utils.cli claims --profile $(PROFILE)
+
+test: $(STAMP) ## unit tests, then every notebook in the smoke profile
+	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m mlu_utils.cli prepare --profile smoke --fresh --into $(SMOKE)
+	@TQDM_DISABLE=1 $(BIN)/python -m pytest $(SMOKE) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+		--nbval-kernel-startup-timeout=180 -p no:cacheprovider
+
+lint: $(STAMP) ## ruff over modules, tests and notebooks
+	@$(BIN)/ruff check .
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+notebooks: $(STAMP) ## write parameterised copies of the notebooks for PROFILE into build/, without running them
+	@$(BIN)/python -m mlu_utils.cli prepare --profile $(PROFILE) --into build/$(PROFILE)_notebooks
+
+publish: reproduce ## put the outputs of the quick profile into the committed notebooks
+	@$(BIN)/python -m mlu_utils.cli publish --profile $(PROFILE)
+
+clean: ## remove the environment and everything that can be made again; figures/ and notebooks/ stay
+	@rm -rf $(VENV) .snakemake runs build data/cache .pytest_cache .ruff_cache .hypothesis .benchmarks *.egg-info

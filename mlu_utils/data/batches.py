@@ -1,0 +1,195 @@
+"""Batches on the device: the whole table as uint8 when it fits, else pinned and prefetched.
+
+The training loop cannot tell which. Augmentation runs on the device and draws its numbers per image from a CPU
+generator, so that every device sees the same flips and angles.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from mlu_utils.data.table import ImageTable
+
+# ImageNet's channel statistics: right for pretrained weights, harmless otherwise.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+# Grey value of 0.5 after normalisation is close to 0, the value that grid_sample pads with.
+_RESIDENT_SHARE_OF_FREE_MEMORY = 0.5
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training image; each is drawn per image and 0 turns it off.
+
+    Args:
+        flip: probability of a horizontal flip.
+        degrees: rotation, uniform in +- degrees.
+        translate: shift, uniform in +- this share of width and height.
+        scale: zoom, uniform in 1 +- scale.
+        shear: horizontal shear in degrees, uniform in +- shear.
+        brightness, contrast, saturation: factor, uniform in 1 +- value.
+    """
+
+    flip: float = 0.5
+    degrees: float = 5.0
+    translate: float = 0.05
+    scale: float = 0.1
+    shear: float = 5.0
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Turn uint8 (B, 3, H, W) into the float32 network input."""
+    mean = torch.tensor(_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(_STD, device=images.device).view(1, 3, 1, 1)
+    return (images.float() - 255 * mean) / (255 * std)
+
+
+def augment(images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Return uint8 images (B, 3, H, W) changed at random, float in [0, 255], each image by its own numbers.
+
+    Args:
+        images: uint8 (B, 3, H, W) on any device.
+        augmentation: what may change and how much.
+        generator: CPU generator that the numbers are drawn from.
+    """
+    a, n, device = augmentation, len(images), images.device
+    # (9, B) in [-1, 1): one row a kind of change, drawn even where it is off, so that rows never shift.
+    u = (torch.rand(9, n, generator=generator) * 2 - 1).to(device, non_blocking=True)
+    angle, shear = u[1] * math.radians(a.degrees), torch.tan(u[5] * math.radians(a.shear))
+    zoom = 1 / (1 + u[4] * a.scale)
+    mirror = torch.where(u[0].abs() < a.flip, -1.0, 1.0)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    # affine_grid maps output to input coordinates: the inverse of what happens to the picture.
+    theta = torch.stack(
+        [mirror * cos, mirror * (shear * cos - sin), u[2] * a.translate * 2]
+        + [sin, shear * sin + cos, u[3] * a.translate * 2],
+        1,
+    ).view(n, 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    x = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    bright, contrast, saturation = (
+        (1 + u[6 + i] * strength).view(n, 1, 1, 1)
+        for i, strength in enumerate((a.brightness, a.contrast, a.saturation))
+    )
+    x = x * bright
+    x = (x - (mean := x.mean((1, 2, 3), keepdim=True))) * contrast + mean
+    grey = x.mean(1, keepdim=True)
+    return ((x - grey) * saturation + grey).clamp_(0, 255)
+
+
+class Batches:
+    """Iterate over rows of a table in batches (images, labels, rows) that lie on the device.
+
+    Images come normalised, float32 (B, 3, H, W); labels (B, K) as in the table; rows int64 (B,).
+
+    Args:
+        table: the data.
+        rows: int64 rows to visit.
+        batch_size: images a batch; the last one may be smaller.
+        device: where the batches lie.
+        generator: CPU generator; when given, each pass visits the rows in a new random order.
+        augmentation: random changes, or None; needs a generator.
+        memory_format: of the images.
+        resident: keep the table's images on the device; default: when they take at most half of the free memory.
+
+    Raises:
+        ValueError: no rows, a batch size below 1, or an augmentation without a generator.
+    """
+
+    def __init__(
+        self,
+        table: ImageTable,
+        rows: torch.Tensor,
+        *,
+        batch_size: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        augmentation: Augmentation | None = None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        resident: bool | None = None,
+    ) -> None:
+        if len(rows) == 0:
+            raise ValueError(f"no rows to visit in {table.source}: the split or request left nothing")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if augmentation is not None and generator is None:
+            raise ValueError("an augmentation draws random numbers: pass a generator")
+        self._batch_size, self._device, self._generator = batch_size, device, generator
+        self._augmentation, self._memory_format = augmentation, memory_format
+        self._table = table
+        self._rows = rows.cpu()
+        if resident is None:
+            resident = _fits(table, device)
+        self._images = table.images.to(device) if resident else None
+        self._labels = table.labels.to(device)
+
+    def __len__(self) -> int:
+        """Return the number of batches in one pass."""
+        return math.ceil(len(self._rows) / self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield one pass over the rows."""
+        order = self._rows
+        if self._generator is not None:
+            order = order[torch.randperm(len(order), generator=self._generator)]
+        chunks = order.split(self._batch_size)
+        source = self._gather(chunks) if self._images is not None else self._prefetch(chunks)
+        for raw, rows in source:
+            if self._augmentation is not None:
+                raw = augment(raw, self._augmentation, self._generator)
+            yield normalise(raw).to(memory_format=self._memory_format), self._labels[rows], rows
+
+    def _gather(self, chunks: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for chunk in chunks:
+            rows = chunk.to(self._device, non_blocking=True)
+            yield self._images[rows], rows
+
+    def _prefetch(self, chunks: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Read and copy batches in a thread, two ahead of the one in use."""
+        ready: queue.Queue = queue.Queue(maxsize=2)
+        stopped = threading.Event()
+
+        def read() -> None:
+            try:
+                for chunk in chunks:
+                    raw = self._table.images[chunk]
+                    if self._device.type == "cuda":
+                        raw = raw.pin_memory()
+                    item = raw.to(self._device, non_blocking=True), chunk.to(self._device, non_blocking=True)
+                    while not stopped.is_set():
+                        try:
+                            ready.put(item, timeout=0.1)
+                            break
+                        except queue.Full:
+                            continue
+                    if stopped.is_set():
+                        return
+                ready.put(None)
+            except BaseException as error:  # handed to the consumer, which raises it
+                ready.put(error)
+
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stopped.set()
+
+
+def _fits(table: ImageTable, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True  # already in memory, or a memory map that the system pages in
+    free, _ = torch.cuda.mem_get_info(device)
+    return table.images.numel() <= free * _RESIDENT_SHARE_OF_FREE_MEMORY

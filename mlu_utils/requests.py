@@ -1,0 +1,147 @@
+"""A deletion request is a mask over the label table; forget and retain loss follow from the mask.
+
+`mask[n, k]` True = the model must forget label k of image n. Shapes: B images in a batch, N in the table, K label
+columns (1 for single-label data), C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from mlu_utils.data.table import ImageTable
+
+KINDS = ("label", "class", "people", "images", "partial")
+
+_FORMS = "label:Male, class:3, people:1,2, images:4,5 or partial:Eyeglasses@1,2 (that label of these people)"
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """What must be forgotten.
+
+    Args:
+        kind: one of `KINDS`.
+        name: the label (label, partial) or class (class), else "".
+        ids: identities (people, partial) or rows of the table (images), else ().
+
+    Example:
+        >>> ForgetRequest.parse("partial:Eyeglasses@1,2")
+        ForgetRequest(kind='partial', name='Eyeglasses', ids=(1, 2))
+        >>> str(ForgetRequest("label", "Male"))
+        'label:Male'
+    """
+
+    kind: str
+    name: str = ""
+    ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown request kind {self.kind!r}: write {_FORMS}")
+        if self.kind in ("label", "class", "partial") and not self.name:
+            raise ValueError(f"a {self.kind} request needs a name: write {_FORMS}")
+        if self.kind in ("people", "images", "partial") and not self.ids:
+            raise ValueError(f"a {self.kind} request needs at least one number: write {_FORMS}")
+
+    @classmethod
+    def parse(cls, text: str) -> ForgetRequest:
+        """Read the written form of a request; `str(request)` writes it.
+
+        Raises:
+            ValueError: not one of the forms.
+        """
+        kind, _, rest = text.partition(":")
+        name, numbers = rest, ""
+        if kind == "partial":
+            name, _, numbers = rest.partition("@")
+        elif kind in ("people", "images"):
+            name, numbers = "", rest
+        try:
+            ids = tuple(int(number) for number in numbers.split(",")) if numbers else ()
+        except ValueError:
+            raise ValueError(f"cannot read the numbers of request {text!r}: write {_FORMS}") from None
+        return cls(kind, name.strip(), ids)
+
+    def __str__(self) -> str:
+        """Return the written form, for example `partial:Eyeglasses@1,2`."""
+        numbers = ",".join(map(str, self.ids))
+        return f"{self.kind}:{self.name}{'@' if self.kind == 'partial' else ''}{numbers}"
+
+    def mask(self, table: ImageTable) -> torch.Tensor:
+        """Return bool (N, K), True = this entry must be forgotten.
+
+        Raises:
+            ValueError: the table has no such label, class, person or image; or the request leaves a training
+                split with nothing to forget or nothing to keep.
+        """
+        mask = torch.zeros(table.labels.shape, dtype=torch.bool)
+        if self.kind == "class":
+            mask[table.labels[:, 0] == table.class_index(self.name)] = True
+        elif self.kind == "images":
+            rows = torch.tensor(self.ids)
+            if int(rows.min()) < 0 or int(rows.max()) >= table.num_images:
+                raise ValueError(f"request {self}: images are numbered 0..{table.num_images - 1}")
+            mask[rows] = True
+        elif self.kind == "label":
+            if not table.is_multi_label:
+                raise ValueError(
+                    f"request {self}: {table.source} is single-label; ask for class:{table.class_names[0]}"
+                )
+            mask[:, table.label_index(self.name)] = True
+        else:
+            people = torch.tensor(self.ids)
+            missing = sorted(set(self.ids) - set(table.identity.tolist()))
+            if missing or -1 in self.ids:
+                known = table.identity[table.identity >= 0]
+                have = f"people {int(known.min())}..{int(known.max())}" if len(known) else "no identities"
+                raise ValueError(f"request {self}: no images of {missing or [-1]}; {table.source} has {have}")
+            column = slice(None) if self.kind == "people" else table.label_index(self.name)
+            rows = torch.isin(table.identity, people)
+            mask[rows, column] = True
+        _require_both(self, table, mask)
+        return mask
+
+
+def _require_both(request: ForgetRequest, table: ImageTable, mask: torch.Tensor) -> None:
+    rows = table.rows("train")
+    known = ~table.labels[rows].isnan()
+    forget = int((mask[rows] & known).sum())
+    if forget == 0:
+        raise ValueError(f"request {request} forgets nothing: no known training entry of {table.source} matches")
+    if forget == int(known.sum()):
+        raise ValueError(f"request {request} forgets everything: no training entry of {table.source} is left")
+
+
+def entry_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss of each entry of the label table and which entries are known, both (B, K).
+
+    Args:
+        logits: (B, K) multi-label, (B, C) single-label.
+        labels: float (B, K) in {0, 1, nan}: binary cross-entropy; int64 (B, 1): cross-entropy.
+    """
+    logits = logits.float() if logits.dtype != torch.float64 else logits
+    if labels.dtype == torch.int64:
+        losses = F.cross_entropy(logits, labels[:, 0], reduction="none")[:, None]
+        return losses, torch.ones_like(losses, dtype=torch.bool)
+    known = ~labels.isnan()
+    target = torch.where(known, labels, 0).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none"), known
+
+
+def forget_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean loss over the known entries to forget (mask True); 0 where the batch has none."""
+    losses, known = entry_losses(logits, labels)
+    return _mean_over(losses, known & mask)
+
+
+def retain_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean loss over the known entries to keep (mask False); 0 where the batch has none."""
+    losses, known = entry_losses(logits, labels)
+    return _mean_over(losses, known & ~mask)
+
+
+def _mean_over(losses: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    return (losses * chosen).sum() / chosen.sum().clamp_min(1)

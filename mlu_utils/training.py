@@ -1,0 +1,169 @@
+"""One training loop for everything that trains, and prediction: batches in, weights or arrays out.
+
+Retrain is `fit` with the entries to forget masked out. Nothing here knows a method or a score.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from mlu_utils.data.batches import Augmentation, Batches
+from mlu_utils.data.table import ImageTable
+from mlu_utils.models import head
+from mlu_utils.requests import retain_loss
+from mlu_utils.runtime import FP32, Precision
+
+# Ways to train; the paper's recipe is 50 epochs of the defaults of `fit`.
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became infinite or nan; the model holds the weights of the last good epoch."""
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device that the weights lie on."""
+    return next(model.parameters()).device
+
+
+def fit(
+    model: nn.Module,
+    table: ImageTable,
+    *,
+    rows: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
+    num_epochs: int,
+    batch_size: int = 64,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    augmentation: Augmentation | None = None,
+    seed: int,
+    precision: Precision = FP32,
+    after_epoch: Callable[[nn.Module, dict], None] | None = None,
+    description: str = "training",
+) -> list[dict]:
+    """Train the model in place by SGD on the retain loss and leave it in eval mode.
+
+    Args:
+        model: on the device to train on.
+        table: the data.
+        rows: rows to train on; default: the train split.
+        mask: bool (N, K), entries that the loss leaves out. An image with no entry left is not shown at all, so
+            that its pixels do not reach BatchNorm's statistics either.
+        num_epochs: passes over the rows, at least 1.
+        batch_size, learning_rate, momentum, weight_decay: the paper's values are the defaults.
+        augmentation: random changes of the images, or None.
+        seed: of the order of the images and their augmentation.
+        precision: number format of forward and backward pass.
+        after_epoch: called with the model in eval mode and the epoch's record, which it may extend; its time is
+            not counted in `seconds`.
+        description: shown by the progress bar.
+
+    Returns:
+        One record an epoch: epoch (from 1), retain_loss (mean over the batches), seconds.
+
+    Raises:
+        ValueError: num_epochs below 1, or no entry left to train on.
+        NonFiniteLossError: the loss of an epoch was not finite; the model holds the last good weights.
+    """
+    if num_epochs < 1:
+        raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
+    device = device_of(model)
+    rows = table.rows("train") if rows is None else rows.cpu()
+    mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
+    rows = rows[(~mask[rows] & ~table.labels[rows].isnan()).any(1)]
+    generator = torch.Generator().manual_seed(seed)
+    model.to(memory_format=precision.memory_format)
+    batches = Batches(
+        table,
+        rows,
+        batch_size=batch_size,
+        device=device,
+        generator=generator,
+        augmentation=augmentation,
+        memory_format=precision.memory_format,
+    )
+    mask = mask.to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, foreach=True
+    )
+    history = []
+    for epoch in tqdm(range(1, num_epochs + 1), desc=description, unit="epoch", disable=None, leave=False):
+        # A copy a epoch costs less than 1 % of it and is what "last good state" means.
+        last_good = copy.deepcopy(model.state_dict())
+        start = time.perf_counter()
+        model.train()
+        total = torch.zeros((), device=device)
+        for images, labels, batch_rows in batches:
+            with precision.autocast(device):
+                logits = model(images)
+            loss = retain_loss(logits, labels, mask[batch_rows])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        mean_loss = float(total) / len(batches)  # the epoch's only wait for the device
+        model.eval()
+        if not torch.isfinite(total):
+            model.load_state_dict(last_good)
+            raise NonFiniteLossError(
+                f"the loss became {mean_loss} in epoch {epoch} with learning_rate {learning_rate}: "
+                f"the model is back at the end of epoch {epoch - 1}; try a smaller learning rate"
+            )
+        record = {"epoch": epoch, "retain_loss": mean_loss, "seconds": time.perf_counter() - start}
+        if after_epoch is not None:
+            after_epoch(model, record)
+            model.eval()
+        history.append(record)
+    return history
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    *,
+    batch_size: int = 256,
+    precision: Precision = FP32,
+) -> torch.Tensor:
+    """Return the logits of the rows, float32 (len(rows), num_outputs) on the CPU; the model runs in eval mode."""
+    return _predict(model, table, rows, batch_size, precision)[0]
+
+
+@torch.no_grad()
+def extract_features(
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    *,
+    batch_size: int = 256,
+    precision: Precision = FP32,
+) -> torch.Tensor:
+    """Return the penultimate features of the rows, float32 (len(rows), d) on the CPU, in eval mode."""
+    return _predict(model, table, rows, batch_size, precision)[1]
+
+
+def _predict(
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, batch_size: int, precision: Precision
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and the features that the head turns into them."""
+    device, was_training = device_of(model), model.training
+    batches = Batches(table, rows, batch_size=batch_size, device=device, memory_format=precision.memory_format)
+    logits, features = [], []
+    hook = head(model).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu()))
+    model.eval()
+    try:
+        for images, _, _ in batches:
+            with precision.autocast(device):
+                logits.append(model(images).float().cpu())
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return torch.cat(logits), torch.cat(features)

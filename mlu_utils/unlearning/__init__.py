@@ -1,0 +1,93 @@
+"""Unlearning methods, one file each, and `unlearn`, which runs one and says what it cost.
+
+Contract: `method(model, table, request, *, seed, <explicit hyperparameters>)` returns a new module in eval mode and
+leaves its input untouched; same seed, same result; no printing, saving or scoring.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from mlu_utils.data.table import ImageTable
+from mlu_utils.requests import KINDS, ForgetRequest
+from mlu_utils.runtime import Timer, peak_memory_mib
+from mlu_utils.training import device_of
+from mlu_utils.unlearning.head_reset import head_reset
+from mlu_utils.unlearning.retrain import retrain
+from mlu_utils.unlearning.selection import READINGS
+from mlu_utils.unlearning.weight_filtering import weight_filtering
+from mlu_utils.unlearning.weight_pruning import weight_pruning
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method and what it can do."""
+
+    function: Callable[..., nn.Module]
+    display_name: str
+    paper: str
+    kinds: tuple[str, ...] = KINDS
+    readings: tuple[str, ...] = ("-",)
+
+    @property
+    def hyperparameters(self) -> dict:
+        """Names and defaults of the keyword arguments other than the seed."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"}
+
+
+_MLU = "Hossain, Marasco, Lin and King (2025), I Forgot About You!, ECML PKDD"
+
+METHODS = {
+    "Retrain": Method(retrain, "Retrain", "the reference of every unlearning paper"),
+    "HeadReset": Method(head_reset, "Head reset (control)", "none: a control of ours", kinds=("label",)),
+    "WF": Method(weight_filtering, "Weight Filtering", _MLU, readings=READINGS),
+    "WP": Method(weight_pruning, "Weight Pruning", _MLU, readings=READINGS),
+}
+
+
+@dataclass(frozen=True)
+class UnlearningRecord:
+    """What one run of a method cost."""
+
+    method: str
+    request: str
+    seed: int
+    hyperparameters: dict
+    unlearning_time_s: float
+    peak_memory_mib: float  # of the process (CPU) or of the allocator (CUDA) up to the end of the run
+
+
+def unlearn(
+    name: str, model: nn.Module, table: ImageTable, request: ForgetRequest, *, seed: int, **hyperparameters
+) -> tuple[nn.Module, UnlearningRecord]:
+    """Run a method by name and return the unlearned model with a record of what it cost.
+
+    Everything that the method needs is inside the measured time: calibration, scoring, selection, fine-tuning.
+
+    Raises:
+        ValueError: unknown method or hyperparameter, or a kind of request that the method does not take.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown method {name!r}{hint}: choose one of {', '.join(METHODS)}")
+    method = METHODS[name]
+    if request.kind not in method.kinds:
+        raise ValueError(f"{name} has no form for {request.kind} requests: it takes {', '.join(method.kinds)}")
+    unknown = set(hyperparameters) - set(method.hyperparameters)
+    if unknown:
+        known = ", ".join(method.hyperparameters) or "none"
+        raise ValueError(f"{name} has no hyperparameter {', '.join(sorted(unknown))}: it takes {known}")
+    device = device_of(model)
+    with Timer(device) as timer:
+        unlearned = method.function(model, table, request, seed=seed, **hyperparameters)
+    record = UnlearningRecord(
+        name, str(request), seed, hyperparameters, timer.seconds, peak_memory_mib(device)
+    )
+    return unlearned, record

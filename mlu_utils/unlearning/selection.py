@@ -1,0 +1,129 @@
+"""From importance to a choice of weights: calibration images, forget set, thresholds, zones.
+
+Importances are flat float vectors over all weights (see `importance.flatten`); choices are vectors of the same
+length. Nothing here changes a weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mlu_utils.data.table import ImageTable
+
+# printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control, which
+# changes as many weights in the same way but picks them blindly.
+READINGS = ("printed", "targeted", "random")
+
+
+def require_reading(reading: str) -> None:
+    """Raise ValueError unless `reading` is one of `READINGS`."""
+    if reading not in READINGS:
+        raise ValueError(f"unknown reading {reading!r}: choose one of {', '.join(READINGS)}")
+
+
+def calibration_rows(
+    table: ImageTable, mask: torch.Tensor, *, num_images: int, split: str = "train", seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the rows that the forget loss and the retain loss are measured on.
+
+    Args:
+        table: the data.
+        mask: bool (N, K), entries to forget.
+        num_images: at most this many rows for each loss.
+        split: train, validation or another split. The paper says "without the original training data" and yet
+            takes gradients on it; here the source is explicit.
+        seed: of the sample; a label request gets the same rows for both losses.
+
+    Raises:
+        ValueError: num_images below 1, or the split has nothing to forget or nothing to keep.
+    """
+    if num_images < 1:
+        raise ValueError(f"num_images must be at least 1, got {num_images}")
+    rows = table.rows(split)
+    known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
+    chosen = []
+    for what, entries in (("forget", known & mask[rows]), ("keep", known & ~mask[rows])):
+        candidates = rows[entries.any(1)]
+        if len(candidates) == 0:
+            raise ValueError(f"the {split} split of {table.source} has nothing to {what} for this request")
+        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))
+        chosen.append(candidates[order[:num_images]].sort().values)
+    return chosen[0], chosen[1]
+
+
+def quantile(values: torch.Tensor, q: float) -> torch.Tensor:
+    """Return the value of rank ceil(q n) (at least 1) of the n values, exactly and without sorting them.
+
+    A sample brackets the rank, the values inside the bracket are searched; torch.quantile refuses more than
+    16 million values and sorts them all.
+    """
+    if not 0 <= q <= 1:
+        raise ValueError(f"q must be in [0, 1], got {q}")
+    n = len(values)
+    rank = max(1, min(n, int(-(-q * n // 1))))
+    if n <= 100_000:
+        return values.kthvalue(rank).values
+    sample = values[:: n // 50_000].sort().values
+    slack = 0.02 * len(sample)
+    low = sample[max(0, int(q * len(sample) - slack))]
+    high = sample[min(len(sample) - 1, int(q * len(sample) + slack))]
+    below = int((values < low).sum())
+    inside = values[(values >= low) & (values <= high)]
+    if not below < rank <= below + len(inside):
+        return values.kthvalue(rank).values  # the sample misled: search everything
+    return inside.kthvalue(rank - below).values
+
+
+def forget_set(importance: torch.Tensor, share: float) -> torch.Tensor:
+    """Return W_f: bool, True for the `share` of weights with the most influence on what must be forgotten.
+
+    Weights of importance 0 never belong to it.
+
+    Raises:
+        ValueError: share outside (0, 1].
+
+    Source: Hossain et al. (2025), equation 2.
+
+    Differs: the paper's threshold on the influence is not given; here it is set by the share of weights.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"forget_share must be in (0, 1], got {share}")
+    if share == 1:
+        return importance > 0
+    return (importance > 0) & (importance >= quantile(importance, 1 - share))
+
+
+def relative_importance(forget: torch.Tensor, retain: torch.Tensor, *, damping: float = 1e-3) -> torch.Tensor:
+    """Return how much more a weight matters to what must be forgotten than to what must be kept, >= 0.
+
+    (forget / mean forget) / (retain / mean retain + damping): 1 = as much for one as for the other.
+    """
+    floor = torch.finfo(forget.dtype).tiny
+    return (forget / forget.mean().clamp_min(floor)) / (retain / retain.mean().clamp_min(floor) + damping)
+
+
+def overlap(forget: torch.Tensor, retain: torch.Tensor) -> float:
+    """Return the cosine of two importances in [0, 1]: 1 = both losses live in the same weights."""
+    return float(torch.nn.functional.cosine_similarity(forget, retain, dim=0))
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """25th, 50th and 75th percentile of a score over W_f (tau_l, tau_m, tau_h of Algorithm 2)."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def percentile_thresholds(scores: torch.Tensor, *, percentiles: tuple[float, ...] = (25, 50, 75)) -> Thresholds:
+    """Return the three thresholds of the scores of the weights in W_f."""
+    return Thresholds(*(float(quantile(scores, p / 100)) for p in percentiles))
+
+
+def shuffled(choice: torch.Tensor, *, seed: int) -> torch.Tensor:
+    """Return the choice dealt out to random weights: the same counts, picked blindly (the control)."""
+    order = torch.randperm(len(choice), generator=torch.Generator().manual_seed(seed))
+    return choice[order.to(choice.device)]

@@ -1,0 +1,291 @@
+"""Weight Pruning (WP): three zones of importance, only the diagonal of the Hessian.
+
+Hossain et al. (2025), Algorithm 2. The steps are functions, `weight_pruning` runs them in order: calibration images
+-> sensitivity and diagonal Hessian -> importance -> forget set -> thresholds -> zones -> pruning -> constrained
+fine-tuning, in rounds whose pruned share adapts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mlu_utils.data.table import ImageTable
+from mlu_utils.models import copy_of
+from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.runtime import FP32, Precision
+from mlu_utils.training import predict_logits
+from mlu_utils.unlearning import importance, selection
+from mlu_utils.unlearning.finetuning import constrained_finetune
+
+# Zones of Algorithm 2, as values of an int8 vector over the weights.
+UNTOUCHED, ZEROED, SHRUNK, NUDGED = 0, 1, 2, 3
+ZONE_NAMES = ("untouched", "zeroed", "shrunk", "nudged")
+
+
+def pruning_importance(
+    sensitivity: torch.Tensor, hessian: torch.Tensor, weights: torch.Tensor, *, alpha: float, beta: float
+) -> torch.Tensor:
+    """Return I(w) = alpha S(w) + beta 1/2 H_ww w^2 for each weight, both terms scaled to mean 1.
+
+    Args:
+        sensitivity: S(w) = |dL/dw|.
+        hessian: H_ww >= 0, the diagonal of the Hessian of L.
+        weights: w.
+        alpha, beta: weights of the two terms, >= 0.
+
+    Source: Hossain et al. (2025), Algorithm 2; the second term is LeCun, Denker and Solla (1990).
+
+    Differs: S is a slope and 1/2 H w^2 a change of loss, about 10^4 times smaller in a ResNet-18: unscaled, no beta
+    of order 1 would count, so each is divided by its mean.
+    """
+    tiny = torch.finfo(sensitivity.dtype).tiny
+    saliency = hessian * weights.square()  # the factor 1/2 cancels against its mean
+    return alpha * sensitivity / sensitivity.mean().clamp_min(tiny) + beta * saliency / saliency.mean().clamp_min(tiny)
+
+
+def assign_zones(
+    scores: torch.Tensor,
+    chosen: torch.Tensor,
+    thresholds: selection.Thresholds,
+    *,
+    reading: str,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Return int8: the zone of each weight; weights outside W_f are untouched.
+
+    printed: below tau_l zeroed, up to tau_h shrunk, from tau_h on nudged. targeted: the other way round, from tau_h
+    on zeroed (they matter to the forgotten entries and not to the others), below tau_l nudged. random: the
+    targeted zones dealt out to random weights.
+
+    Raises:
+        ValueError: unknown reading.
+
+    Source: Hossain et al. (2025), Algorithm 2, step 3.
+    """
+    selection.require_reading(reading)
+    low, high = scores < thresholds.low, scores >= thresholds.high
+    zeroed, nudged = (low, high) if reading == "printed" else (high, low)
+    zones = torch.full(scores.shape, SHRUNK, dtype=torch.int8, device=scores.device)
+    zones[nudged] = NUDGED
+    zones[zeroed] = ZEROED
+    zones[~chosen] = UNTOUCHED
+    return selection.shuffled(zones, seed=seed) if reading == "random" else zones
+
+
+@torch.no_grad()
+def prune_weights(
+    weights: torch.Tensor,
+    zones: torch.Tensor,
+    scores: torch.Tensor,
+    gradient: torch.Tensor,
+    *,
+    scale: float,
+    decay: float,
+    reduced_rate: float,
+) -> torch.Tensor:
+    """Return the new weights: 0, w exp(-decay * score / scale), or w - reduced_rate * gradient, by zone.
+
+    Args:
+        weights: w.
+        zones: int8, from `assign_zones`.
+        scores: what the zones were made from.
+        gradient: of the retain loss.
+        scale: score at which the shrinking factor is exp(-decay), > 0.
+        decay: lambda, >= 0.
+        reduced_rate: alpha_r, >= 0.
+
+    Source: Hossain et al. (2025), Algorithm 2, step 3.
+
+    Differs: scores enter relative to `scale` (tau_h), because their unit is arbitrary; scores above it count as it.
+    """
+    shrunk = weights * torch.exp(-decay * (scores / scale).clamp_max(1))
+    weights = torch.where(zones == ZEROED, 0, weights)
+    weights = torch.where(zones == SHRUNK, shrunk, weights)
+    return torch.where(zones == NUDGED, weights - reduced_rate * gradient, weights)
+
+
+def next_share(share: float, *, loss: float, first_loss: float, tolerance: float) -> float:
+    """Return the share of weights for the next round: doubled while the retain loss allows it, else halved.
+
+    Args:
+        share: of this round.
+        loss, first_loss: retain loss on the calibration images after pruning this round, and of the original model.
+        tolerance: growth of the loss that is allowed, as a share of `first_loss`.
+
+    Source: Hossain et al. (2025), Algorithm 2, step 4, which says only that the share adapts; the rule is ours.
+    """
+    return min(1.0, share * 2) if loss <= first_loss * (1 + tolerance) else share / 2
+
+
+@dataclass(frozen=True)
+class PruningScores:
+    """I(w) of one loss for every weight, flat, and the gradient of that loss."""
+
+    importance: torch.Tensor
+    gradient: torch.Tensor
+
+
+def pruning_scores(
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    loss: str,
+    alpha: float,
+    beta: float,
+    hessian: str,
+    seed: int,
+) -> PruningScores:
+    """Return I(w) of the forget or the retain loss for every weight.
+
+    Args:
+        model: in eval mode.
+        table: the data.
+        rows: calibration images.
+        mask: bool (N, K), entries to forget.
+        loss: "forget" or "retain".
+        alpha, beta: see `pruning_importance`.
+        hessian: see `importance.diagonal_hessian`. "exact" costs one backward pass a label; for the retain loss,
+            which has many, it is replaced by "sampled", its unbiased estimate at the price of one.
+        seed: of "sampled".
+
+    Differs: S(w) is the root mean square over images of |dl_n/dw| (with "squared_minibatch": the mean over batches
+    of 8 of the batch's |dL/dw|), because images cancel in the plain gradient of a trained model.
+    """
+    if hessian == "squared_minibatch":
+        of_batches = importance.gradient_statistics(model, table, rows, mask, loss=loss, batch_size=8)
+        sensitivity, diagonal, gradient = of_batches.mean_absolute, of_batches.mean_square, of_batches.mean
+    else:
+        method = "sampled" if loss == "retain" else hessian
+        of_images = importance.image_statistics(model, table, rows, mask, loss=loss, method=method, seed=seed)
+        sensitivity, diagonal, gradient = of_images.sensitivity, of_images.hessian, of_images.mean
+    return PruningScores(
+        pruning_importance(sensitivity, diagonal, flat_weights(model), alpha=alpha, beta=beta), gradient
+    )
+
+
+def flat_weights(model: nn.Module) -> torch.Tensor:
+    """Return a flat copy of all weights."""
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@torch.no_grad()
+def write_weights(model: nn.Module, flat: torch.Tensor) -> None:
+    """Put flat weights back into the model, in place."""
+    parameters = dict(model.named_parameters())
+    for name, value in importance.unflatten(flat, parameters).items():
+        parameters[name].copy_(value)
+
+
+def weight_pruning(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    seed: int,
+    reading: str = "targeted",
+    calibration_split: str = "train",
+    num_calibration_images: int = 32,
+    hessian: str = "exact",
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    forget_share: float = 0.02,
+    num_rounds: int = 1,
+    tolerance: float = 0.05,
+    decay: float = 1.0,
+    reduced_rate: float = 0.001,
+    steps_per_round: int = 2,
+    epsilon: float = 0.01,
+    learning_rate: float = 0.01,
+    batch_size: int = 64,
+    precision: Precision = FP32,
+) -> nn.Module:
+    """Return a copy of the model that has forgotten the request, by Weight Pruning.
+
+    The importance for the forgotten entries is that of the original model in every round: once a label's head row
+    is 0 the forget loss has no gradient in the trunk any more. The importance for the retained entries is measured
+    anew in each round.
+
+    Args:
+        model: the original model; not changed.
+        table: the data.
+        request: what to forget.
+        seed: of the calibration sample, the sampled Hessian and the fine-tuning order.
+        reading: printed, targeted or random (see `selection.READINGS`).
+        calibration_split, num_calibration_images: what gradients are taken on.
+        hessian, alpha, beta: see `pruning_scores`.
+        forget_share: share of weights in the forget set W_f of the first round; adapts, see `next_share`.
+        num_rounds: rounds of pruning and fine-tuning.
+        tolerance: see `next_share`.
+        decay, reduced_rate: see `prune_weights`.
+        steps_per_round, epsilon, learning_rate, batch_size: see `finetuning.constrained_finetune`.
+        precision: number format of fine-tuning.
+
+    Raises:
+        ValueError: an argument out of range, or a request that this table cannot serve.
+
+    Source: Hossain et al. (2025), Algorithms 2 and 3.
+
+    Differs: see the steps; `targeted` ranks W_f by importance for the forgotten entries relative to that for the
+    retained ones and prunes from the top, the printed rule prunes from the bottom.
+    """
+    selection.require_reading(reading)
+    if num_rounds < 1:
+        raise ValueError(f"num_rounds must be at least 1, got {num_rounds}")
+    mask = request.mask(table)
+    unlearned = copy_of(model)
+    forget_rows, retain_rows = selection.calibration_rows(
+        table, mask, num_images=num_calibration_images, split=calibration_split, seed=seed
+    )
+    options = {"alpha": alpha, "beta": beta, "hessian": hessian, "seed": seed}
+    forget = pruning_scores(unlearned, table, forget_rows, mask, loss="forget", **options).importance
+    parameters = dict(unlearned.named_parameters())
+    modified = torch.zeros(len(forget), dtype=torch.bool, device=forget.device)
+    first_loss, share = None, forget_share
+    for round_number in range(num_rounds):
+        retain = pruning_scores(unlearned, table, retain_rows, mask, loss="retain", **options)
+        scores = forget
+        if reading != "printed":
+            scores = selection.relative_importance(forget, retain.importance)
+        chosen = selection.forget_set(forget, share)
+        thresholds = selection.percentile_thresholds(scores[chosen])
+        zones = assign_zones(scores, chosen, thresholds, reading=reading, seed=seed + round_number)
+        if num_rounds > 1 and first_loss is None:
+            first_loss = calibration_loss(unlearned, table, retain_rows, mask)
+        pruned = prune_weights(
+            flat_weights(unlearned),
+            zones,
+            scores,
+            retain.gradient,
+            scale=thresholds.high,
+            decay=decay,
+            reduced_rate=reduced_rate,
+        )
+        write_weights(unlearned, pruned)
+        modified |= zones != UNTOUCHED
+        if num_rounds > 1:
+            loss = calibration_loss(unlearned, table, retain_rows, mask)
+            share = next_share(share, loss=loss, first_loss=first_loss, tolerance=tolerance)
+        constrained_finetune(
+            unlearned,
+            table,
+            table.rows(calibration_split),
+            mask,
+            importance.unflatten(modified, parameters),
+            num_steps=steps_per_round,
+            epsilon=epsilon,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed + round_number,
+            precision=precision,
+        )
+    return unlearned
+
+
+def calibration_loss(model: nn.Module, table: ImageTable, rows: torch.Tensor, mask: torch.Tensor) -> float:
+    """Return the retain loss on the rows."""
+    return float(retain_loss(predict_logits(model, table, rows), table.labels[rows], mask[rows]))
