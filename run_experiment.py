@@ -1,4 +1,4 @@
-"""Run one unlearning experiment from the command line: `python run_experiment.py --help`."""
+"""Run one unlearning experiment: `python run_experiment.py --method WP --dataset orl --label Eyeglasses`."""
 
 import sys
 

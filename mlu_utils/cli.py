@@ -41,13 +41,159 @@ def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
 # --- experiment: one method on one data set, one label ------------------------------------------------------
 
 
+# The paper's names for the data sets that stand in for its own until the real one is on disk.
+DATASET_ALIASES = {"CelebA": "synthfaces", "celeba": "synthfaces", "ORL": "orl"}
+# The notebook whose parameters (with a profile's values) are a method's hyperparameters.
+NOTEBOOK_OF_METHOD = {"WF": "03_weight_filtering", "WP": "04_weight_pruning"}
+
+
 def _add_experiment(commands) -> None:
-    # EXPERIMENT COMMAND GOES HERE: its options, and _experiment below; run_experiment.py calls it.
-    _command(commands, "experiment", _experiment, "run one unlearning experiment")
+    parser = _command(commands, "experiment", _experiment, "run one unlearning experiment, from training to scores")
+    parser.add_argument("--method", required=True, help="WF, WP, HeadReset or Retrain")
+    parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, or a folder with a labels.csv")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--label", help="label to forget for everyone (a class, on single-label data)")
+    what.add_argument("--request", help="any request: label:X, class:X, people:1,2, images:4,5, partial:X@1,2")
+    parser.add_argument("--model", help="resnet18, resnet50 or small_cnn; default: the profile's")
+    parser.add_argument("--reading", default="targeted", help="printed, targeted or random (WF and WP)")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--profile", default="quick", help="where recipe and hyperparameters come from")
+    parser.add_argument("--epochs", type=int, help="train for so many epochs instead of the profile's number")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    parser.add_argument(
+        "--reuse", action="store_true", help="take the reference models of an earlier run, with their timing"
+    )
 
 
 def _experiment(options) -> int:
-    raise RuntimeError("the experiment command is not there yet")
+    import json
+
+    result = run_experiment(
+        method=options.method,
+        dataset=DATASET_ALIASES.get(options.dataset, options.dataset),
+        label=options.label,
+        request=options.request,
+        model=options.model,
+        reading=options.reading,
+        seed=options.seed,
+        profile_name=options.profile,
+        num_epochs=options.epochs,
+        device=options.device,
+        is_reused=options.reuse,
+        target=options.json,
+    )
+    if options.json:
+        half_written = options.json.with_name(f".{options.json.name}.tmp")
+        half_written.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        half_written.replace(options.json)
+    print(_as_text(result))
+    return 0
+
+
+def run_experiment(
+    *,
+    method: str,
+    dataset: str,
+    label: str | None,
+    request: str | None,
+    model: str | None,
+    reading: str,
+    seed: int,
+    profile_name: str,
+    num_epochs: int | None,
+    device: str,
+    is_reused: bool,
+    target: Path | None = None,
+) -> dict:
+    """Return the result of one experiment: seconds, speed-up, and five test scores of three models.
+
+    Raises:
+        ValueError: anything unknown or impossible among the arguments, before any training starts.
+    """
+    from mlu_utils import experiments, notebook_runs, studies
+    from mlu_utils.unlearning import METHODS, require_method
+
+    profile = studies.load_profile(profile_name)
+    if target is not None and not target.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--json {target}: the folder {target.parent} does not exist; create it first")
+    entry = require_method(method)
+    if reading not in entry.readings and entry.readings != ("-",):
+        raise ValueError(f"unknown reading {reading!r} of {method}: choose one of {', '.join(entry.readings)}")
+    same_data = [name for name, values in profile.studies.items() if values.get("dataset") == dataset]
+    base = same_data[0] if same_data else profile.publish_study
+    parameters = notebook_runs.resolve_parameters(NOTEBOOK_OF_METHOD.get(method, "04_weight_pruning"), profile, base)
+    if not same_data:  # what the profile says of another data set's size does not apply
+        parameters |= {"image_size": None, "num_images": None}
+    if dataset == "digits":
+        parameters |= {"architecture": "small_cnn"}
+    parameters |= {"dataset": dataset, "seed": seed, "device": device, "profile": "experiments"}
+    if model:
+        parameters["architecture"] = model
+    if num_epochs is not None:
+        parameters["num_epochs"] = num_epochs
+    parameters["study"] = dataset.strip("/").split("/")[-1]
+    parameters["request"] = request or f"label:{label}"
+    study = experiments.Study.from_parameters(parameters)
+    if label and not study.table.is_multi_label:
+        study = experiments.Study.from_parameters(parameters | {"request": f"class:{label}"})
+    _ = study.mask  # a request that cannot be served is refused before any training
+    if study.forget_request.kind not in entry.kinds:
+        raise ValueError(f"{method} has no form for {study.forget_request.kind} requests: it takes {entry.kinds}")
+
+    original = experiments.reference_model(study, "original", is_reused=is_reused)
+    retrained = experiments.reference_model(study, "retrained", is_reused=is_reused)
+    if method == "Retrain":
+        made = experiments.UnlearnedModel(
+            retrained.model, "-", retrained.training_time_s, retrained.training_time_s
+        )
+    else:
+        made = experiments.run_method(study, original.model, method, reading, parameters, seed)
+    scores = {
+        name: experiments.headline(study, experiments.score_rows(study, m, method=method, splits=("test",)))
+        for name, m in (("original", original.model), ("retrain", retrained.model), ("unlearned", made.model))
+    }
+    return {
+        "method": method,
+        "reading": made.reading,
+        "dataset": dataset,
+        "model": study.architecture,
+        "request": study.request,
+        "seed": seed,
+        "device": str(study.torch_device),
+        "num_epochs": study.recipe.num_epochs,
+        "speedup": retrained.training_time_s / made.unlearning_time_s,
+        "seconds": {
+            "retrain": retrained.training_time_s,
+            "unlearn": made.unlearning_time_s,
+            "unlearn_first_call": made.first_call_s,
+        },
+        "scores": {
+            key: {name: _number(values[key]) for name, values in scores.items()} for key in scores["original"]
+        },
+    }
+
+
+def _number(value: float) -> float | None:
+    """Return a number that JSON knows: null where a score has no meaning for this kind of request."""
+    return None if value != value else value
+
+
+def _as_text(result: dict) -> str:
+    lines = [
+        f"{result['method']} ({result['reading']}) on {result['dataset']}, {result['model']}, {result['request']}, "
+        f"seed {result['seed']}, {result['num_epochs']} epochs, {result['device']}",
+        f"{'test score':26} {'original':>9} {'retrain':>9} {'unlearned':>9}",
+    ]
+    for key, values in result["scores"].items():
+        cells = " ".join(f"{'-' if v is None else format(v, '.4f'):>9}" for v in values.values())
+        lines.append(f"{key:26} {cells}")
+    seconds = result["seconds"]
+    lines.append(
+        f"seconds: retrain {seconds['retrain']:.1f}, unlearn {seconds['unlearn']:.2f}: {result['speedup']:.1f}x "
+        f"(a first call in a fresh process: {seconds['unlearn_first_call']:.2f})"
+    )
+    return "\n".join(lines)
 
 
 # --- the engine: notebooks of a profile ---------------------------------------------------------------------

@@ -6,10 +6,13 @@ scores any model the same way, and writes the tidy rows; the methods themselves 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,10 +25,11 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import build_model, load_checkpoint, read_metadata, save_checkpoint
 from mlu_utils.reporting import SCORE_COLUMNS
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.runtime import Precision, Timer, environment_record, resolve_device, resolve_precision
+from mlu_utils.runtime import Precision, environment_record, resolve_device, resolve_precision
 from mlu_utils.scoring.probe import linear_probe
 from mlu_utils.scoring.utility import class_scores, label_scores
 from mlu_utils.training import extract_features, fit, predict_logits
+from mlu_utils.unlearning import require_method, unlearn
 
 SCORED_SPLITS = ("train", "validation", "test")
 
@@ -80,6 +84,19 @@ class Study:
     device: str = "auto"
     precision: str = "auto"
 
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Study:
+        """Read a study out of a notebook's parameters (pass `globals()`) or of a resolved profile."""
+        take = {f.name: parameters[f.name] for f in fields(Recipe)}
+        options = {"size": parameters["image_size"], "num_images": parameters["num_images"]}
+        names = ("profile", "dataset", "architecture", "request", "seed", "device", "precision")
+        return cls(
+            name=parameters["study"],
+            recipe=Recipe(**take),
+            dataset_options={name: value for name, value in options.items() if value is not None},
+            **{name: parameters[name] for name in names},
+        )
+
     @cached_property
     def table(self) -> ImageTable:
         """The data."""
@@ -131,8 +148,16 @@ class TrainedModel:
     is_from_disk: bool
 
 
-def reference_model(study: Study, name: str) -> TrainedModel:
-    """Return `original` or `retrained`, from its checkpoint when that was made by the very same study.
+def reference_model(study: Study, name: str, *, is_reused: bool = True) -> TrainedModel:
+    """Return `original` or `retrained`, from its checkpoint when the very same training was done before.
+
+    Checkpoints lie in `runs/<profile>/models/`, named by what they depend on: data, recipe, seed, request (retrained
+    only), number format and the code that trains. Studies that differ in the request only share their original.
+
+    Args:
+        study: what to train on.
+        name: original or retrained.
+        is_reused: False trains anew even so, for a timing of this run.
 
     Raises:
         ValueError: another name.
@@ -146,9 +171,12 @@ def reference_model(study: Study, name: str) -> TrainedModel:
         "request": study.request if name == "retrained" else None,
         "precision": study.number_format.name,
         "architecture": study.architecture,
+        "device": study.torch_device.type,
+        "code": _training_code_sha256(),
     }
-    file = study.folder / f"{name}.safetensors"
-    if file.is_file() and read_metadata(file).get("identity") == identity:
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    file = paths.RUNS / study.profile / "models" / f"{name}-{key}.safetensors"
+    if is_reused and file.is_file():
         model, facts = load_checkpoint(file, architecture=study.architecture)
         history = pd.DataFrame(facts["history"])
         return TrainedModel(model.to(study.torch_device), history, facts["training_time_s"], True)
@@ -177,6 +205,36 @@ def reference_model(study: Study, name: str) -> TrainedModel:
     }
     save_checkpoint(file, model, facts)
     return TrainedModel(model, pd.DataFrame(records), seconds, False)
+
+
+@dataclass(frozen=True)
+class UnlearnedModel:
+    """What a method made, and its cost."""
+
+    model: nn.Module
+    reading: str  # "-" for a method without readings
+    unlearning_time_s: float
+    first_call_s: float  # of an untimed first run, which pays for a cold start as well
+
+
+def run_method(
+    study: Study, original: nn.Module, method: str, reading: str, parameters: Mapping[str, Any], seed: int
+) -> UnlearnedModel:
+    """Run a method with the hyperparameters found by name among the parameters, twice, and time the second run.
+
+    The first run of a process also pays for memory and kernels that training has long since set up; both times are
+    reported.
+    """
+    entry = require_method(method)
+    options = {name: parameters[name] for name in entry.hyperparameters if name in parameters}
+    if "precision" in entry.hyperparameters:
+        options["precision"] = study.number_format
+    used = "-" if entry.readings == ("-",) else reading
+    if used != "-":
+        options["reading"] = used
+    _, first = unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
+    unlearned, record = unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
+    return UnlearnedModel(unlearned, used, record.unlearning_time_s, first.unlearning_time_s)
 
 
 def score_rows(
@@ -284,18 +342,21 @@ def headline(study: Study, scores: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def warm_up(study: Study) -> None:
-    """Run one small forward and backward pass, so that the first timed block does not pay for start-up."""
-    model = build_model(study.architecture, study.table.num_outputs, seed=0).to(study.torch_device)
-    images = torch.zeros(2, *study.table.images.shape[1:], device=study.torch_device)
-    with Timer(study.torch_device):
-        model(images).sum().backward()
-
-
 def probabilities(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndarray:
     """Return the predicted probability of each label or class, (len(rows), num_outputs)."""
     logits = predict_logits(model, study.table, rows)
     return (logits.sigmoid() if study.table.is_multi_label else logits.softmax(1)).numpy()
+
+
+@cache
+def _training_code_sha256() -> str:
+    """Return the digest of the modules that decide what training gives."""
+    package = Path(__file__).parent
+    files = [package / f"{name}.py" for name in ("training", "models", "requests", "runtime", "experiments")]
+    digest = hashlib.sha256()
+    for file in sorted([*files, *(package / "data").glob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _retained_accuracy(study: Study, model: nn.Module, rows: torch.Tensor) -> float:

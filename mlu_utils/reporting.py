@@ -451,7 +451,7 @@ class MethodStyle:
 
 
 # The order is the order of methods in every table and figure. The eight of the paper differ in lightness by
-# at # least 7 CIELAB units and stay apart under the three colour-vision deficiencies; baselines carry hatches
+# at least 7 CIELAB units and stay apart under the three colour-vision deficiencies; baselines carry hatches
 # as well.
 METHOD_STYLES: dict[str, MethodStyle] = {
     "Original": MethodStyle("#111111", "o", ""),
@@ -470,6 +470,7 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "Essential graph": MethodStyle("#2f5d24", "8", "\\"),
     "WF-Net": MethodStyle("#a08de0", "H", "x"),
     "EU-k": MethodStyle("#c2e6c6", "1", "+"),
+    "HeadReset": MethodStyle("#6fb04a", "2", "-"),
     "Random control": MethodStyle("#dcdcdc", ".", "O"),
 }
 _METHOD_ORDER = {name: position for position, name in enumerate(METHOD_STYLES)}

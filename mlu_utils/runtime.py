@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 import resource
 import time
@@ -10,6 +11,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse large freed blocks instead of returning them to the system; return whether it did.
+
+    Every fresh block over 32 MiB costs one page fault per 4 KiB: a new vector of a ResNet-18's 11 million weights
+    took 28 ms, writing to an old one 2 ms. The process keeps its peak memory until it ends.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>
+        return bool(libc.mallopt(mmap_threshold, 2**30) and libc.mallopt(trim_threshold, 2**31 - 1))
+    except (OSError, AttributeError):
+        return False  # not glibc: nothing to tell
+
+
+keep_freed_memory()
 
 
 @dataclass(frozen=True)

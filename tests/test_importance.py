@@ -51,11 +51,14 @@ def test_exact_diagonal_of_cross_entropy(loss):
 def test_both_ways_to_square_agree():
     """Pairing positions and forming per-image gradients are the same number."""
     g, x = torch.randn(5, 4, 6, dtype=torch.float64), torch.randn(5, 7, 6, dtype=torch.float64)
-    truth = torch.einsum("nop,nip->noi", g, x).square().sum(0)
+    scale = torch.randn(5, dtype=torch.float64)
+    truth = (torch.einsum("nop,nip->noi", g, x) * scale[:, None, None]).square().sum(0)
     for positions in (6, 0):
         original, importance._MOST_PAIRED_POSITIONS = importance._MOST_PAIRED_POSITIONS, positions
         try:
-            torch.testing.assert_close(importance._sum_of_squared_products(g, x), truth)
+            ours = importance._sums_of_squared_products(g, x, [torch.ones_like(scale), scale])
+            torch.testing.assert_close(ours[1], truth)
+            assert len(ours) == 2 and not torch.allclose(ours[0], truth)
         finally:
             importance._MOST_PAIRED_POSITIONS = original
 

@@ -26,6 +26,7 @@ IMPORT_ORDER = (
     "scoring",
     "theory",
     "reporting",
+    "experiments",
     "studies",
     "notebook_runs",
     "cli",

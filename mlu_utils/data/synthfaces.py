@@ -524,7 +524,7 @@ def draw_faces(
 def load(
     *,
     num_images: int = 3000,
-    num_people: int = 600,
+    num_people: int | None = None,
     size: int = 64,
     correlation_strength: float = 1.0,
     label_noise: float = 0.0,
@@ -547,6 +547,8 @@ def load(
     Raises:
         ValueError: An argument is outside its range, or a label has one value only in a split.
     """
+    if num_people is None:
+        num_people = max(2, num_images // 5)
     num_people = _check_whole("num_people", num_people, 2, 2**31, "try 600")
     num_images = _check_whole("num_images", num_images, num_people, 2**31, "give each person one or more")
     label_noise = _check_real("label_noise", label_noise, 0, 0.5, "more would swap the labels")

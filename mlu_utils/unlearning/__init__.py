@@ -17,11 +17,8 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import KINDS, ForgetRequest
 from mlu_utils.runtime import Timer, peak_memory_mib
 from mlu_utils.training import device_of
-from mlu_utils.unlearning.head_reset import head_reset
-from mlu_utils.unlearning.retrain import retrain
+from mlu_utils.unlearning import head_reset, retrain, weight_filtering, weight_pruning
 from mlu_utils.unlearning.selection import READINGS
-from mlu_utils.unlearning.weight_filtering import weight_filtering
-from mlu_utils.unlearning.weight_pruning import weight_pruning
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,24 @@ class Method:
 _MLU = "Hossain, Marasco, Lin and King (2025), I Forgot About You!, ECML PKDD"
 
 METHODS = {
-    "Retrain": Method(retrain, "Retrain", "the reference of every unlearning paper"),
-    "HeadReset": Method(head_reset, "Head reset (control)", "none: a control of ours", kinds=("label",)),
-    "WF": Method(weight_filtering, "Weight Filtering", _MLU, readings=READINGS),
-    "WP": Method(weight_pruning, "Weight Pruning", _MLU, readings=READINGS),
+    "Retrain": Method(retrain.retrain, "Retrain", "the reference of every unlearning paper"),
+    "HeadReset": Method(head_reset.head_reset, "Head reset (control)", "none: a control of ours", kinds=("label",)),
+    "WF": Method(weight_filtering.weight_filtering, "Weight Filtering", _MLU, readings=READINGS),
+    "WP": Method(weight_pruning.weight_pruning, "Weight Pruning", _MLU, readings=READINGS),
 }
+
+
+def require_method(name: str) -> Method:
+    """Return the method of this name.
+
+    Raises:
+        ValueError: unknown method; the message lists the known ones and the nearest.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown method {name!r}{hint}: choose one of {', '.join(METHODS)}")
+    return METHODS[name]
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,7 @@ def unlearn(
     Raises:
         ValueError: unknown method or hyperparameter, or a kind of request that the method does not take.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown method {name!r}{hint}: choose one of {', '.join(METHODS)}")
-    method = METHODS[name]
+    method = require_method(name)
     if request.kind not in method.kinds:
         raise ValueError(f"{name} has no form for {request.kind} requests: it takes {', '.join(method.kinds)}")
     unknown = set(hyperparameters) - set(method.hyperparameters)

@@ -20,6 +20,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
@@ -28,6 +29,7 @@ from torch import nn
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import entry_losses, forget_loss, retain_loss
+from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import device_of
 
 Weights = dict[str, torch.Tensor]
@@ -60,6 +62,7 @@ def gradient_statistics(
     *,
     loss: str,
     batch_size: int = 64,
+    precision: Precision = FP32,
 ) -> GradientStatistics:
     """Return the averages of the forget or retain loss's gradient, in one pass over the rows.
 
@@ -72,12 +75,13 @@ def gradient_statistics(
         mask: bool (N, K), entries to forget.
         loss: "forget" or "retain".
         batch_size: images a gradient is averaged over.
+        precision: number format of the forward and backward pass.
 
     Raises:
         ValueError: unknown loss, or no entry for it among the rows.
     """
     totals = None
-    for share, gradients in _batch_gradients(model, table, rows, mask, loss, batch_size):
+    for share, gradients in _batch_gradients(model, table, rows, mask, loss, batch_size, precision):
         g = torch.cat([gradient.reshape(-1) for gradient in gradients])
         if totals is None:
             totals = [g * share, g.abs() * share, g.square() * share]
@@ -222,11 +226,21 @@ def image_statistics(
             if method == "sampled":
                 signs = torch.randint(0, 2, (len(images), 1, factor.shape[2]), generator=generator) * 2 - 1
                 factor = (factor * signs.to(device)).sum(2, keepdim=True)
+            gradient = output_gradient(logits, labels, chosen)  # (B, C)
+            ones = torch.ones(len(images), device=device)
+            if factor.shape[2] == 1 and has_gradient and chosen.shape[1] > 1 and int(chosen.any(0).sum()) == 1:
+                # One logit: its curvature and its gradient are multiples of the same Jacobian row, one pass does.
+                k = int(chosen.any(0).nonzero())
+                cotangent = torch.zeros_like(gradient)
+                cotangent[:, k] = 1
+                wanted = [(factor[:, k, 0], into[0], None), (gradient[:, k], into[1], into[2])]
+                tap.add_squares(logits, cotangent, wanted)
+                continue
             for column in factor.unbind(2):
                 if column.any():
-                    tap.add_squares(logits, column, into[0])
+                    tap.add_squares(logits, column, [(ones, into[0], None)])
             if has_gradient:
-                tap.add_squares(logits, output_gradient(logits, labels, chosen), into[1], sums=into[2])
+                tap.add_squares(logits, gradient, [(ones, into[1], into[2])])
     if num_entries == 0:
         raise ValueError(f"no entry of the {loss} loss among the {len(rows)} calibration images: choose other rows")
     hessian /= num_entries
@@ -262,6 +276,14 @@ def unflatten(vector: torch.Tensor, like: Weights) -> Weights:
     return {name: part.view(w.shape) for (name, w), part in zip(like.items(), parts, strict=True)}
 
 
+def by_stage(flat: torch.Tensor, like: Weights) -> dict[str, np.ndarray]:
+    """Return the values of a flat vector grouped by the first part of the parameter names, such as `layer4`."""
+    groups: dict[str, list[torch.Tensor]] = {}
+    for name, values in unflatten(flat, like).items():
+        groups.setdefault(name.split(".")[0], []).append(values.reshape(-1))
+    return {stage: torch.cat(parts).cpu().numpy() for stage, parts in groups.items()}
+
+
 def _chosen(labels: torch.Tensor, mask: torch.Tensor, loss: str) -> torch.Tensor:
     """Return which entries (B, K) the loss averages over."""
     if loss not in LOSSES:
@@ -271,7 +293,7 @@ def _chosen(labels: torch.Tensor, mask: torch.Tensor, loss: str) -> torch.Tensor
 
 
 def _batch_gradients(
-    model: nn.Module, table: ImageTable, rows: torch.Tensor, mask: torch.Tensor, loss: str, batch_size: int
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, mask: torch.Tensor, loss: str, batch_size: int, precision: Precision
 ) -> Iterator[tuple[float, list[torch.Tensor]]]:
     """Yield the gradient of the loss of each batch and the batch's share of the entries, in eval mode."""
     device, parameters = device_of(model), list(model.parameters())
@@ -287,9 +309,12 @@ def _batch_gradients(
     device_mask = mask.to(device)
     was_training = model.training
     model.eval()
+    batches = Batches(table, rows, batch_size=batch_size, device=device, memory_format=precision.memory_format)
     try:
-        for images, labels, batch_rows in Batches(table, rows, batch_size=batch_size, device=device):
-            value = LOSSES[loss](model(images), labels, device_mask[batch_rows])
+        for images, labels, batch_rows in batches:
+            with precision.autocast(device):
+                logits = model(images)
+            value = LOSSES[loss](logits, labels, device_mask[batch_rows])
             share = int(chosen[batch_rows.cpu()].sum()) / total
             yield share, list(torch.autograd.grad(value, parameters))
     finally:
@@ -376,26 +401,30 @@ class _LayerTap(contextlib.AbstractContextManager):
         return logits
 
     def add_squares(
-        self, logits: torch.Tensor, cotangent: torch.Tensor, squares: Weights, *, sums: Weights | None = None
+        self,
+        logits: torch.Tensor,
+        cotangent: torch.Tensor,
+        wanted: list[tuple[torch.Tensor, Weights, Weights | None]],
     ) -> None:
-        """Add sum_n (J_n^T v_n)^2 to `squares` and sum_n J_n^T v_n to `sums`, v_n the rows of `cotangent` (B, C)."""
+        """For each (scale, squares, sums) add sum_n (scale_n g_n)^2 to `squares` and sum_n scale_n g_n to `sums`.
+
+        g_n = J_n^T v_n is the weight gradient of image n for v_n, the rows of `cotangent` (B, C); scale is (B,).
+        """
         self._gradients.clear()
         torch.autograd.backward(logits, cotangent, retain_graph=True)
+        scales = [scale for scale, _, _ in wanted]
         for name, layer in self._layers.items():
             if name not in self._gradients:
                 continue  # this logit does not depend on the layer
             factors = _gradient_factors(layer, self._inputs[name], self._gradients[name])
             for own, (g, x) in factors.items():
                 target = f"{name}.{own}" if name else own
-                squares[target] += _sum_of_squared_products(g, x).view_as(squares[target])
-                if sums is not None:
-                    sums[target] += torch.einsum("nop,nip->oi", g, x).view_as(sums[target])
-
-
-# Above this many output positions, forming the per-image gradient is cheaper than pairing positions.
-_MOST_PAIRED_POSITIONS = 6
-# Floats of per-image gradients held at a time: 64 MiB.
-_CHUNK_FLOATS = 2**24
+                totals = _sums_of_squared_products(g, x, scales)
+                for (scale, squares, sums), total in zip(wanted, totals, strict=True):
+                    squares[target] += total.view_as(squares[target])
+                    if sums is not None:
+                        left = (g * scale[:, None, None]).transpose(0, 1).flatten(1)  # (O, B P)
+                        sums[target] += (left @ x.transpose(0, 1).flatten(1).T).view_as(sums[target])
 
 
 def _gradient_factors(
@@ -429,25 +458,35 @@ def _gradient_factors(
     return factors
 
 
-def _sum_of_squared_products(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Return sum_n (g_n x_n^T)^2, elementwise squares, (O, I), for g (B, O, P) and x (B, I, P).
+# Above this many output positions, forming the per-image gradient is cheaper than pairing positions.
+_MOST_PAIRED_POSITIONS = 6
+# Floats of per-image gradients held at a time: on a CPU they should stay in the cache.
+_CHUNK_FLOATS = {"cpu": 2**20, "cuda": 2**26}
+
+
+def _sums_of_squared_products(g: torch.Tensor, x: torch.Tensor, scales: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return sum_n (scale_n g_n x_n^T)^2, elementwise squares, (O, I), for each scale (B,); g (B, O, P), x (B, I, P).
 
     With few positions P the square of the sum over positions is expanded into its P (P + 1) / 2 pairs, each a
     product of matrices over the batch: no per-image gradient is ever stored.
     """
     batch, out, positions = g.shape
+    squared_scales = torch.stack(scales).square().to(g.dtype)  # (S, B)
     if positions <= _MOST_PAIRED_POSITIONS:
         p, q = torch.triu_indices(positions, positions, device=g.device)
         twice = torch.where(p == q, 1.0, 2.0).to(g.dtype)
-        left = (g[:, :, p] * g[:, :, q] * twice).transpose(0, 1).reshape(out, -1)
-        right = (x[:, :, p] * x[:, :, q]).transpose(0, 1).reshape(x.shape[1], -1)
-        return left @ right.T
-    total = torch.zeros(out, x.shape[1], dtype=g.dtype, device=g.device)
-    images = max(1, _CHUNK_FLOATS // total.numel())
+        left = g[:, :, p] * g[:, :, q] * twice
+        right = (x[:, :, p] * x[:, :, q]).transpose(0, 1).reshape(x.shape[1], -1).T
+        return [
+            (left * scale[:, None, None]).transpose(0, 1).reshape(out, -1) @ right for scale in squared_scales
+        ]
+    totals = torch.zeros(len(scales), out * x.shape[1], dtype=g.dtype, device=g.device)
+    images = max(1, _CHUNK_FLOATS[g.device.type] // totals.shape[1])
     for start in range(0, batch, images):
-        gradients = torch.bmm(g[start : start + images], x[start : start + images].transpose(1, 2))
-        total += gradients.square_().sum(0)
-    return total
+        chunk = slice(start, start + images)
+        gradients = torch.bmm(g[chunk], x[chunk].transpose(1, 2)).square_().flatten(1)  # (images, O I)
+        totals.addmm_(squared_scales[:, chunk], gradients)
+    return list(totals.view(len(scales), out, -1))
 
 
 def output_gradient(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

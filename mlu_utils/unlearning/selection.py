@@ -24,27 +24,36 @@ def require_reading(reading: str) -> None:
 
 
 def calibration_rows(
-    table: ImageTable, mask: torch.Tensor, *, num_images: int, split: str = "train", seed: int
+    table: ImageTable,
+    mask: torch.Tensor,
+    *,
+    num_forget_images: int,
+    num_retain_images: int,
+    split: str = "train",
+    seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows that the forget loss and the retain loss are measured on.
 
     Args:
         table: the data.
         mask: bool (N, K), entries to forget.
-        num_images: at most this many rows for each loss.
+        num_forget_images, num_retain_images: at most this many rows for each loss.
         split: train, validation or another split. The paper says "without the original training data" and yet
             takes gradients on it; here the source is explicit.
-        seed: of the sample; a label request gets the same rows for both losses.
+        seed: of the sample; the same images come first for both losses where both can use them.
 
     Raises:
-        ValueError: num_images below 1, or the split has nothing to forget or nothing to keep.
+        ValueError: a number of images below 1, or the split has nothing to forget or nothing to keep.
     """
-    if num_images < 1:
-        raise ValueError(f"num_images must be at least 1, got {num_images}")
+    if min(num_forget_images, num_retain_images) < 1:
+        raise ValueError(
+            f"num_forget_images and num_retain_images must be at least 1, got {num_forget_images}, {num_retain_images}"
+        )
     rows = table.rows(split)
     known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
     chosen = []
-    for what, entries in (("forget", known & mask[rows]), ("keep", known & ~mask[rows])):
+    parts = (("forget", known & mask[rows], num_forget_images), ("keep", known & ~mask[rows], num_retain_images))
+    for what, entries, num_images in parts:
         candidates = rows[entries.any(1)]
         if len(candidates) == 0:
             raise ValueError(f"the {split} split of {table.source} has nothing to {what} for this request")
@@ -76,10 +85,26 @@ def quantile(values: torch.Tensor, q: float) -> torch.Tensor:
     return inside.kthvalue(rank - below).values
 
 
-def forget_set(importance: torch.Tensor, share: float) -> torch.Tensor:
+def relative_importance(forget: torch.Tensor, retain: torch.Tensor, *, damping: float = 1e-3) -> torch.Tensor:
+    """Return how much more a weight matters to what must be forgotten than to what must be kept, >= 0.
+
+    (forget / mean forget) / (retain / mean retain + damping): 1 = as much for one as for the other; infinite for a
+    weight that matters to what must be forgotten and to nothing else, such as the head row of a forgotten label.
+    """
+    floor = torch.finfo(forget.dtype).tiny
+    ratio = (forget / forget.mean().clamp_min(floor)) / (retain / retain.mean().clamp_min(floor) + damping)
+    return torch.where((retain == 0) & (forget > 0), torch.inf, ratio)
+
+
+def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | None = None) -> torch.Tensor:
     """Return W_f: bool, True for the `share` of weights with the most influence on what must be forgotten.
 
-    Weights of importance 0 never belong to it.
+    Args:
+        forget: influence of each weight on what must be forgotten; weights of influence 0 are never chosen.
+        share: of all weights, in (0, 1].
+        relative: from `relative_importance`. When given (the targeted reading), the weights of at least mean
+            influence compete by this instead, and those of infinite relative importance are chosen whatever their
+            influence: they serve nothing but what must be forgotten.
 
     Raises:
         ValueError: share outside (0, 1].
@@ -90,18 +115,14 @@ def forget_set(importance: torch.Tensor, share: float) -> torch.Tensor:
     """
     if not 0 < share <= 1:
         raise ValueError(f"forget_share must be in (0, 1], got {share}")
-    if share == 1:
-        return importance > 0
-    return (importance > 0) & (importance >= quantile(importance, 1 - share))
-
-
-def relative_importance(forget: torch.Tensor, retain: torch.Tensor, *, damping: float = 1e-3) -> torch.Tensor:
-    """Return how much more a weight matters to what must be forgotten than to what must be kept, >= 0.
-
-    (forget / mean forget) / (retain / mean retain + damping): 1 = as much for one as for the other.
-    """
-    floor = torch.finfo(forget.dtype).tiny
-    return (forget / forget.mean().clamp_min(floor)) / (retain / retain.mean().clamp_min(floor) + damping)
+    if relative is None:
+        chosen = forget > 0
+        return chosen & (forget >= quantile(forget, 1 - share)) if share < 1 else chosen
+    ranked = torch.where(forget >= forget.mean(), relative, 0)
+    chosen = ranked > 0
+    if share < 1:
+        chosen &= ranked >= quantile(ranked, 1 - share)
+    return chosen | relative.isinf()
 
 
 def overlap(forget: torch.Tensor, retain: torch.Tensor) -> float:

@@ -21,7 +21,7 @@ from mlu_utils.unlearning.finetuning import constrained_finetune
 from mlu_utils.unlearning.influence import image_influence, most_influential
 
 # Small batches, because images cancel in the gradient of a large one (see importance.sensitivity).
-gradients_of = partial(importance.gradient_statistics, batch_size=8)
+gradients_of = partial(importance.gradient_statistics, batch_size=16)
 
 
 def composite_scores(
@@ -107,19 +107,19 @@ def weight_filtering(
     seed: int,
     reading: str = "targeted",
     calibration_split: str = "train",
-    num_calibration_images: int = 128,
+    num_calibration_images: int = 64,
     influence_solver: str = "last_layer",
     influence_damping: float = 1e-3,
     influence_noise_std: float = 0.1,
     influential_share: float = 0.5,
-    forget_share: float = 0.05,
+    forget_share: float = 0.01,
     tau: float = 4.0,
     filter_noise_std: float = 0.0,
     num_rounds: int = 2,
-    steps_per_round: int = 4,
+    steps_per_round: int = 3,
     epsilon: float = 0.01,
-    learning_rate: float = 0.01,
-    batch_size: int = 64,
+    finetune_learning_rate: float = 0.01,
+    finetune_batch_size: int = 64,
     precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy of the model that has forgotten the request, by Weight Filtering.
@@ -137,7 +137,7 @@ def weight_filtering(
         tau: filtering threshold, see `filtered_weights`; adapted each round.
         filter_noise_std: 0: filtered weights become 0, else N(0, filter_noise_std^2).
         num_rounds: rounds of filtering and fine-tuning.
-        steps_per_round, epsilon, learning_rate, batch_size: see `finetuning.constrained_finetune`.
+        steps_per_round, epsilon, finetune_learning_rate, finetune_batch_size: see `finetuning.constrained_finetune`.
         precision: number format of fine-tuning.
 
     Raises:
@@ -154,7 +154,12 @@ def weight_filtering(
     mask = request.mask(table)
     unlearned = copy_of(model)
     forget_rows, retain_rows = selection.calibration_rows(
-        table, mask, num_images=num_calibration_images, split=calibration_split, seed=seed
+        table,
+        mask,
+        num_forget_images=num_calibration_images,
+        num_retain_images=num_calibration_images,
+        split=calibration_split,
+        seed=seed,
     )
     influence = image_influence(
         unlearned,
@@ -168,23 +173,26 @@ def weight_filtering(
     )
     influential = most_influential(influence, forget_rows, influential_share)
     # Once a label's head row is 0 the forget loss has no gradient in the trunk: measure it on the original.
-    of_forget = gradients_of(unlearned, table, influential, mask, loss="forget").mean_absolute
+    of_forget = gradients_of(unlearned, table, influential, mask, loss="forget", precision=precision).mean_absolute
     parameters = dict(unlearned.named_parameters())
     modified = torch.zeros(len(of_forget), dtype=torch.bool, device=of_forget.device)
     first_curvature = None
     for round_number in range(num_rounds):
-        of_retain = gradients_of(unlearned, table, retain_rows, mask, loss="retain")
+        of_retain = gradients_of(unlearned, table, retain_rows, mask, loss="retain", precision=precision)
         curvature = float(of_retain.mean_square.mean())
         first_curvature = first_curvature or curvature
         forget, retain = composite_scores(of_forget, of_retain.mean_absolute, forget_entries=float(mask.float().mean()))
-        scores = forget if reading == "printed" else selection.relative_importance(forget, retain)
+        if reading == "printed":
+            scores, chosen = forget, selection.forget_set(of_forget, forget_share)
+        else:
+            scores = selection.relative_importance(forget, retain)
+            chosen = selection.forget_set(of_forget, forget_share, relative=scores)
         adapted = adaptive_tau(
             tau,
             overlap=selection.overlap(of_forget, of_retain.mean_absolute),
             curvature=curvature,
             first_curvature=first_curvature,
         )
-        chosen = selection.forget_set(of_forget, forget_share)
         filtered = filtered_weights(scores, chosen, adapted, reading=reading, seed=seed + round_number)
         filter_weights(
             unlearned, importance.unflatten(filtered, parameters), noise_std=filter_noise_std, seed=seed
@@ -198,8 +206,8 @@ def weight_filtering(
             importance.unflatten(modified, parameters),
             num_steps=steps_per_round,
             epsilon=epsilon,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
+            learning_rate=finetune_learning_rate,
+            batch_size=finetune_batch_size,
             seed=seed + round_number,
             precision=precision,
         )

@@ -42,8 +42,9 @@ def pruning_importance(
     of order 1 would count, so each is divided by its mean.
     """
     tiny = torch.finfo(sensitivity.dtype).tiny
-    saliency = hessian * weights.square()  # the factor 1/2 cancels against its mean
-    return alpha * sensitivity / sensitivity.mean().clamp_min(tiny) + beta * saliency / saliency.mean().clamp_min(tiny)
+    saliency = (hessian * weights).mul_(weights)  # the factor 1/2 cancels against its mean
+    scaled = sensitivity * (alpha / sensitivity.mean().clamp_min(tiny))
+    return scaled.add_(saliency.mul_(beta / saliency.mean().clamp_min(tiny)))
 
 
 def assign_zones(
@@ -101,10 +102,13 @@ def prune_weights(
 
     Differs: scores enter relative to `scale` (tau_h), because their unit is arbitrary; scores above it count as it.
     """
-    shrunk = weights * torch.exp(-decay * (scores / scale).clamp_max(1))
-    weights = torch.where(zones == ZEROED, 0, weights)
-    weights = torch.where(zones == SHRUNK, shrunk, weights)
-    return torch.where(zones == NUDGED, weights - reduced_rate * gradient, weights)
+    # W_f is a small part of all weights: work on its entries only.
+    touched = torch.nonzero(zones != UNTOUCHED).flatten()
+    zone, weight = zones[touched], weights[touched]
+    shrunk = weight * torch.exp(-decay * (scores[touched] / scale).clamp_max(1))
+    nudged = weight - reduced_rate * gradient[touched]
+    new = torch.where(zone == ZEROED, 0, torch.where(zone == SHRUNK, shrunk, nudged))
+    return weights.index_copy(0, touched, new)
 
 
 def next_share(share: float, *, loss: float, first_loss: float, tolerance: float) -> float:
@@ -139,6 +143,8 @@ def pruning_scores(
     beta: float,
     hessian: str,
     seed: int,
+    batch_size: int = 16,
+    precision: Precision = FP32,
 ) -> PruningScores:
     """Return I(w) of the forget or the retain loss for every weight.
 
@@ -149,19 +155,22 @@ def pruning_scores(
         mask: bool (N, K), entries to forget.
         loss: "forget" or "retain".
         alpha, beta: see `pruning_importance`.
-        hessian: see `importance.diagonal_hessian`. "exact" costs one backward pass a label; for the retain loss,
-            which has many, it is replaced by "sampled", its unbiased estimate at the price of one.
+        hessian: see `importance.diagonal_hessian`. "exact" costs one backward pass a label, so it suits the forget
+            loss of a label request; "sampled" and "squared_minibatch" cost one whatever the number of labels.
+        batch_size: images a gradient is averaged over, for "squared_minibatch".
         seed: of "sampled".
+        precision: number format, for "squared_minibatch".
 
     Differs: S(w) is the root mean square over images of |dl_n/dw| (with "squared_minibatch": the mean over batches
-    of 8 of the batch's |dL/dw|), because images cancel in the plain gradient of a trained model.
+    of the batch's |dL/dw|), because images cancel in the plain gradient of a trained model.
     """
     if hessian == "squared_minibatch":
-        of_batches = importance.gradient_statistics(model, table, rows, mask, loss=loss, batch_size=8)
+        of_batches = importance.gradient_statistics(
+            model, table, rows, mask, loss=loss, batch_size=batch_size, precision=precision
+        )
         sensitivity, diagonal, gradient = of_batches.mean_absolute, of_batches.mean_square, of_batches.mean
     else:
-        method = "sampled" if loss == "retain" else hessian
-        of_images = importance.image_statistics(model, table, rows, mask, loss=loss, method=method, seed=seed)
+        of_images = importance.image_statistics(model, table, rows, mask, loss=loss, method=hessian, seed=seed)
         sensitivity, diagonal, gradient = of_images.sensitivity, of_images.hessian, of_images.mean
     return PruningScores(
         pruning_importance(sensitivity, diagonal, flat_weights(model), alpha=alpha, beta=beta), gradient
@@ -189,19 +198,21 @@ def weight_pruning(
     seed: int,
     reading: str = "targeted",
     calibration_split: str = "train",
-    num_calibration_images: int = 32,
-    hessian: str = "exact",
+    num_forget_images: int = 16,
+    num_retain_images: int = 32,
+    forget_hessian: str = "exact",
+    retain_hessian: str = "squared_minibatch",
     alpha: float = 0.5,
     beta: float = 0.5,
-    forget_share: float = 0.02,
+    forget_share: float = 0.002,
     num_rounds: int = 1,
     tolerance: float = 0.05,
     decay: float = 1.0,
     reduced_rate: float = 0.001,
-    steps_per_round: int = 2,
+    steps_per_round: int = 1,
     epsilon: float = 0.01,
-    learning_rate: float = 0.01,
-    batch_size: int = 64,
+    finetune_learning_rate: float = 0.01,
+    finetune_batch_size: int = 64,
     precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy of the model that has forgotten the request, by Weight Pruning.
@@ -214,15 +225,16 @@ def weight_pruning(
         model: the original model; not changed.
         table: the data.
         request: what to forget.
-        seed: of the calibration sample, the sampled Hessian and the fine-tuning order.
+        seed: of the calibration samples, a sampled Hessian and the fine-tuning order.
         reading: printed, targeted or random (see `selection.READINGS`).
-        calibration_split, num_calibration_images: what gradients are taken on.
-        hessian, alpha, beta: see `pruning_scores`.
+        calibration_split: what gradients are taken on and fine-tuning learns from.
+        num_forget_images, num_retain_images: calibration images for the two losses.
+        forget_hessian, retain_hessian, alpha, beta: see `pruning_scores`.
         forget_share: share of weights in the forget set W_f of the first round; adapts, see `next_share`.
         num_rounds: rounds of pruning and fine-tuning.
         tolerance: see `next_share`.
         decay, reduced_rate: see `prune_weights`.
-        steps_per_round, epsilon, learning_rate, batch_size: see `finetuning.constrained_finetune`.
+        steps_per_round, epsilon, finetune_learning_rate, finetune_batch_size: see `finetuning.constrained_finetune`.
         precision: number format of fine-tuning.
 
     Raises:
@@ -239,19 +251,29 @@ def weight_pruning(
     mask = request.mask(table)
     unlearned = copy_of(model)
     forget_rows, retain_rows = selection.calibration_rows(
-        table, mask, num_images=num_calibration_images, split=calibration_split, seed=seed
+        table,
+        mask,
+        num_forget_images=num_forget_images,
+        num_retain_images=num_retain_images,
+        split=calibration_split,
+        seed=seed,
     )
-    options = {"alpha": alpha, "beta": beta, "hessian": hessian, "seed": seed}
-    forget = pruning_scores(unlearned, table, forget_rows, mask, loss="forget", **options).importance
+    options = {"alpha": alpha, "beta": beta, "seed": seed, "precision": precision}
+    forget = pruning_scores(
+        unlearned, table, forget_rows, mask, loss="forget", hessian=forget_hessian, **options
+    ).importance
     parameters = dict(unlearned.named_parameters())
     modified = torch.zeros(len(forget), dtype=torch.bool, device=forget.device)
     first_loss, share = None, forget_share
     for round_number in range(num_rounds):
-        retain = pruning_scores(unlearned, table, retain_rows, mask, loss="retain", **options)
-        scores = forget
-        if reading != "printed":
+        retain = pruning_scores(
+            unlearned, table, retain_rows, mask, loss="retain", hessian=retain_hessian, **options
+        )
+        if reading == "printed":
+            scores, chosen = forget, selection.forget_set(forget, share)
+        else:
             scores = selection.relative_importance(forget, retain.importance)
-        chosen = selection.forget_set(forget, share)
+            chosen = selection.forget_set(forget, share, relative=scores)
         thresholds = selection.percentile_thresholds(scores[chosen])
         zones = assign_zones(scores, chosen, thresholds, reading=reading, seed=seed + round_number)
         if num_rounds > 1 and first_loss is None:
@@ -278,8 +300,8 @@ def weight_pruning(
             importance.unflatten(modified, parameters),
             num_steps=steps_per_round,
             epsilon=epsilon,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
+            learning_rate=finetune_learning_rate,
+            batch_size=finetune_batch_size,
             seed=seed + round_number,
             precision=precision,
         )
