@@ -112,7 +112,7 @@ def run_experiment(
         ValueError: anything unknown or impossible among the arguments, before any training starts.
     """
     from mlu_utils import experiments, notebook_runs, studies
-    from mlu_utils.unlearning import METHODS, require_method
+    from mlu_utils.unlearning import require_method
 
     profile = studies.load_profile(profile_name)
     if target is not None and not target.resolve().parent.is_dir():
@@ -144,9 +144,7 @@ def run_experiment(
     original = experiments.reference_model(study, "original", is_reused=is_reused)
     retrained = experiments.reference_model(study, "retrained", is_reused=is_reused)
     if method == "Retrain":
-        made = experiments.UnlearnedModel(
-            retrained.model, "-", retrained.training_time_s, retrained.training_time_s
-        )
+        made = experiments.UnlearnedModel(retrained.model, "-", retrained.training_time_s, retrained.training_time_s)
     else:
         made = experiments.run_method(study, original.model, method, reading, parameters, seed)
     scores = {
@@ -168,9 +166,7 @@ def run_experiment(
             "unlearn": made.unlearning_time_s,
             "unlearn_first_call": made.first_call_s,
         },
-        "scores": {
-            key: {name: _number(values[key]) for name, values in scores.items()} for key in scores["original"]
-        },
+        "scores": {key: {name: _number(values[key]) for name, values in scores.items()} for key in scores["original"]},
     }
 
 
@@ -203,9 +199,7 @@ def _add_reproduce(commands) -> None:
     parser = _command(commands, "reproduce", _reproduce, "run what is missing or out of date of a profile")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--cores", default="all", help="number of cores, or all")
-    parser.add_argument(
-        "snakemake", nargs="*", help="further arguments for snakemake, after --, e.g. -- --dry-run"
-    )
+    parser.add_argument("snakemake", nargs="*", help="further arguments for snakemake, after --, e.g. -- --dry-run")
 
 
 def _reproduce(options) -> int:
@@ -243,9 +237,7 @@ def _only_one_at_a_time():
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise RuntimeError(
-                f"another run is at work here (process {lock.read().strip()}); wait for it"
-            ) from None
+            raise RuntimeError(f"another run is at work here (process {lock.read().strip()}); wait for it") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -253,9 +245,7 @@ def _only_one_at_a_time():
 
 
 def _add_run_notebook(commands) -> None:
-    parser = _command(
-        commands, "run-notebook", _run_notebook, "run one notebook for one study (the Snakefile does)"
-    )
+    parser = _command(commands, "run-notebook", _run_notebook, "run one notebook for one study (the Snakefile does)")
     parser.add_argument("--notebook", required=True, help="name without suffix, e.g. 02_original_model")
     parser.add_argument("--profile", required=True)
     parser.add_argument("--study", help="left out for a notebook that runs once per profile")
@@ -288,9 +278,7 @@ def _prepare(options) -> int:
 
     profile = studies.load_profile(options.profile)
     if options.into.exists() and any(item.suffix != ".ipynb" for item in options.into.iterdir()):
-        raise ValueError(
-            f"--into {options.into}: holds other files than notebooks; it would be replaced as a whole"
-        )
+        raise ValueError(f"--into {options.into}: holds other files than notebooks; it would be replaced as a whole")
     written = notebook_runs.prepare(profile, options.into)
     if options.fresh:
         shutil.rmtree(paths.RUNS / profile.name, ignore_errors=True)
@@ -328,9 +316,7 @@ def _claims(options) -> int:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     report = paths.RUNS / options.profile / "11_results.ipynb"
-    print(
-        f"\n{len(rows) - 1} claims: {table.relative_to(paths.ROOT)}; tables, figures: {paths.FIGURES.name}/"
-    )
+    print(f"\n{len(rows) - 1} claims: {table.relative_to(paths.ROOT)}; tables, figures: {paths.FIGURES.name}/")
     print(f"report: {report.relative_to(paths.ROOT)} (open it with: make lab)")
     return 0
 

@@ -22,7 +22,7 @@ from torch import nn
 from mlu_utils import data, paths
 from mlu_utils.data.batches import Augmentation
 from mlu_utils.data.table import ImageTable
-from mlu_utils.models import build_model, load_checkpoint, read_metadata, save_checkpoint
+from mlu_utils.models import build_model, load_checkpoint, save_checkpoint
 from mlu_utils.reporting import SCORE_COLUMNS
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import Precision, environment_record, resolve_device, resolve_precision
@@ -40,7 +40,8 @@ class Recipe:
 
     Args:
         num_epochs: passes over the training images.
-        batch_size, learning_rate, momentum, weight_decay: of SGD with a constant rate.
+        batch_size, learning_rate, momentum, weight_decay: of SGD.
+        schedule: "constant" or "linear", see `training.fit`.
         is_augmented: flip, affine and colour jitter of each training image.
     """
 
@@ -49,6 +50,7 @@ class Recipe:
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    schedule: str = "constant"
     is_augmented: bool = True
 
     def fit_options(self) -> dict:
@@ -191,11 +193,10 @@ def reference_model(study: Study, name: str, *, is_reused: bool = True) -> Train
         seed=study.seed,
         precision=study.number_format,
         description=f"training {name}",
-        after_epoch=lambda m, record: record.update(
-            validation_accuracy=_retained_accuracy(study, m, validation)
-        ),
+        after_epoch=lambda m, record: record.update(validation_accuracy=_retained_accuracy(study, m, validation)),
         **study.recipe.fit_options(),
     )
+    model.to(memory_format=torch.contiguous_format)  # as it will come back from its checkpoint
     seconds = sum(record["seconds"] for record in records)
     facts = {
         "identity": identity,
@@ -218,12 +219,19 @@ class UnlearnedModel:
 
 
 def run_method(
-    study: Study, original: nn.Module, method: str, reading: str, parameters: Mapping[str, Any], seed: int
+    study: Study,
+    original: nn.Module,
+    method: str,
+    reading: str,
+    parameters: Mapping[str, Any],
+    seed: int,
+    *,
+    is_timed: bool = True,
 ) -> UnlearnedModel:
-    """Run a method with the hyperparameters found by name among the parameters, twice, and time the second run.
+    """Run a method with the hyperparameters found by name among the parameters.
 
-    The first run of a process also pays for memory and kernels that training has long since set up; both times are
-    reported.
+    A timed method runs twice: the first run of a process also pays for memory and kernels that training has long
+    since set up. Both times are reported.
     """
     entry = require_method(method)
     options = {name: parameters[name] for name in entry.hyperparameters if name in parameters}
@@ -232,9 +240,12 @@ def run_method(
     used = "-" if entry.readings == ("-",) else reading
     if used != "-":
         options["reading"] = used
-    _, first = unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
-    unlearned, record = unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
-    return UnlearnedModel(unlearned, used, record.unlearning_time_s, first.unlearning_time_s)
+    runs = [
+        unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
+        for _ in range(2 if is_timed else 1)
+    ]
+    seconds = [record.unlearning_time_s for _, record in runs]
+    return UnlearnedModel(runs[-1][0], used, seconds[-1], seconds[0])
 
 
 def score_rows(
@@ -305,9 +316,7 @@ def time_rows(
     return tidy(study, rows, method=method, reading=reading, seed=seed)
 
 
-def tidy(
-    study: Study, rows: list[dict], *, method: str, reading: str = "-", seed: int | None = None
-) -> pd.DataFrame:
+def tidy(study: Study, rows: list[dict], *, method: str, reading: str = "-", seed: int | None = None) -> pd.DataFrame:
     """Return rows with the study's keys in front, columns as in `reporting.SCORE_COLUMNS`."""
     keys = {
         "profile": study.profile,

@@ -69,10 +69,12 @@ def build_model(
         file = Path(pretrained_weights)
         if not file.is_file():
             raise FileNotFoundError(f"pretrained weights {file} are missing: download them or leave the option out")
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        state = model.state_dict()
-        state.update({k: v for k, v in weights.items() if not k.startswith("fc.")})
-        _load_state(model, state, file)
+        try:
+            weights = dict(torch.load(file, map_location="cpu", weights_only=True))
+        except Exception as error:  # unpickling fails in many ways; weights_only refuses code among them
+            raise ValueError(f"{file} is no state dict that can be read without running code: {error}") from error
+        new = {name: value for name, value in model.state_dict().items() if name.startswith("fc.")}
+        _load_state(model, {k: v for k, v in weights.items() if not k.startswith("fc.")} | new, file)
     return model
 
 

@@ -111,9 +111,7 @@ def read_parameters(path: Path) -> dict[str, Parameter]:
     for node in ast.parse(source).body:
         line = ast.unparse(node)
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
-            raise ValueError(
-                f"{path.name}: parameter line {line!r}: expected 'name: type = literal  # meaning'"
-            )
+            raise ValueError(f"{path.name}: parameter line {line!r}: expected 'name: type = literal  # meaning'")
         name, annotation = node.target.id, ast.unparse(node.annotation)
         where = f"{path.name}: default of {name}"
         try:
@@ -158,16 +156,12 @@ def _checked(value, node, annotation, where):
             raise ValueError(f"{where}: expected {annotation}, got {value!r}; write [a, b]")
         return [_checked(item, node.slice, annotation, f"{where}[{i}]") for i, item in enumerate(value)]
     if not isinstance(node, ast.Name) or node.id not in SCALARS:
-        raise ValueError(
-            f"{where}: unknown type {annotation!r}; use {', '.join(SCALARS)}, list[one], or '... | None'"
-        )
+        raise ValueError(f"{where}: unknown type {annotation!r}; use {', '.join(SCALARS)}, list[one], or '... | None'")
     kind = SCALARS[node.id]
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(
-            f"{where}: expected {annotation}, got {type(value).__name__} {value!r}{_advice(value, kind)}"
-        )
+        raise ValueError(f"{where}: expected {annotation}, got {type(value).__name__} {value!r}{_advice(value, kind)}")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{where}: expected a finite number, got {value!r}")
     return value
@@ -218,9 +212,7 @@ def resolve_parameters(notebook: str, profile: Profile, study: str | None = None
         elif f"notebooks.{notebook}." in where:
             raise ValueError(f"{where}: {notebook} has no parameter {name!r}: {choices(name, parameters)}")
         elif name not in _all_parameter_names():
-            raise ValueError(
-                f"{where}: no notebook has a parameter {name!r}: {choices(name, _all_parameter_names())}"
-            )
+            raise ValueError(f"{where}: no notebook has a parameter {name!r}: {choices(name, _all_parameter_names())}")
     reserved = {"profile": profile.name, "study": study or ""}
     return resolved | {name: value for name, value in reserved.items() if name in parameters}
 
@@ -263,9 +255,7 @@ def _parameter_names(path: Path, modified_ns: int) -> frozenset[str]:
 
 def _all_parameter_names() -> frozenset[str]:
     notebooks = [notebook_path(name) for name in RULES]
-    return frozenset().union(*(_parameter_names(path, path.stat().st_mtime_ns) for path in notebooks)) - set(
-        RESERVED
-    )
+    return frozenset().union(*(_parameter_names(path, path.stat().st_mtime_ns) for path in notebooks)) - set(RESERVED)
 
 
 # --- Jobs and fingerprints ----------------------------------------------------------------------------------
@@ -291,9 +281,7 @@ class Job:
 
     def upstream(self) -> list["Job"]:
         """Return the jobs whose results this one reads; a per-profile notebook reads those of every study."""
-        return [
-            job for need in RULES[self.notebook].needs for job in _jobs_of(need, self.profile, self.study)
-        ]
+        return [job for need in RULES[self.notebook].needs for job in _jobs_of(need, self.profile, self.study)]
 
 
 def _jobs_of(notebook: str, profile: Profile, study: str | None) -> list[Job]:
@@ -333,9 +321,7 @@ def fingerprints(profile: Profile) -> dict[tuple[str, str | None], str]:
     for notebook in RULES:
         path = notebook_path(notebook)
         cells[notebook] = code_sha256(path)
-        modules[notebook] = {
-            name: _module_sha256(_module_file(name)) for name in sorted(import_closure(path))
-        }
+        modules[notebook] = {name: _module_sha256(_module_file(name)) for name in sorted(import_closure(path))}
     done: dict[tuple[str, str | None], str] = {}
     for job in jobs(profile):
         content = {
@@ -359,10 +345,7 @@ def set_aside_outdated(profile: Profile) -> list[Path]:
     wanted = fingerprints(profile)
     moved = []
     for job in jobs(profile):
-        if (
-            job.output.exists()
-            and _recorded(job.output).get("fingerprint") != wanted[job.notebook, job.study]
-        ):
+        if job.output.exists() and _recorded(job.output).get("fingerprint") != wanted[job.notebook, job.study]:
             moved.append(job.output.with_suffix(".outdated.ipynb"))
             job.output.replace(moved[-1])
     return moved
@@ -446,9 +429,7 @@ def _module_sha256(file: Path) -> str:
 @cache
 def _data_sha256(path: Path) -> str:
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path.relative_to(paths.ROOT)} is missing, though notebook_runs.RULES names it"
-        )
+        raise FileNotFoundError(f"{path.relative_to(paths.ROOT)} is missing, though notebook_runs.RULES names it")
     digest = hashlib.sha256()
     for file in sorted(item for item in [path, *path.rglob("*")] if item.is_file()):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -564,14 +545,11 @@ def run_notebook(job: Job) -> Path:
                 break
             except PapermillExecutionError as error:
                 raise CellFailed(
-                    f"{job.label}: a cell failed; what ran is in {failed.relative_to(paths.ROOT)}\n"
-                    f"{_cell_error(error)}"
+                    f"{job.label}: a cell failed; what ran is in {failed.relative_to(paths.ROOT)}\n{_cell_error(error)}"
                 ) from None
             except Exception as error:
                 if _any_cell_started(running):
-                    raise CellFailed(
-                        f"{job.label}: the kernel was lost: {type(error).__name__}: {error}"
-                    ) from error
+                    raise CellFailed(f"{job.label}: the kernel was lost: {type(error).__name__}: {error}") from error
                 if attempt == KERNEL_START_RETRIES:
                     raise RuntimeError(
                         f"{job.label}: no kernel started in {1 + KERNEL_START_RETRIES} tries: {error}"
@@ -672,16 +650,12 @@ def publish(profile: Profile) -> list[Path]:
         executed = {cell["id"]: cell for cell in _code_cells(job.output)}
         committed = _read_notebook(path)
         if not all("id" in cell for cell in committed["cells"]):
-            raise ValueError(
-                f"{path.name}: its cells have no ids; open and save it in JupyterLab (nbformat 4.5)"
-            )
+            raise ValueError(f"{path.name}: its cells have no ids; open and save it in JupyterLab (nbformat 4.5)")
         count = 0
         for cell in committed["cells"]:
             if cell["cell_type"] == "code":
                 count += 1
-                cell["outputs"] = [
-                    _without_machine(output, count) for output in executed[cell["id"]]["outputs"]
-                ]
+                cell["outputs"] = [_without_machine(output, count) for output in executed[cell["id"]]["outputs"]]
                 cell["execution_count"] = count
                 _drop_run_metadata(cell["metadata"])
         _drop_run_metadata(committed["metadata"])
@@ -696,9 +670,7 @@ def publish(profile: Profile) -> list[Path]:
             raise ValueError(f"{path.name}: outputs name a path of this machine: {found[0]}")
         size = len(json.dumps(committed, indent=1))
         if size > MAX_NOTEBOOK_BYTES:
-            raise ValueError(
-                f"{path.name} would be {size} bytes with its outputs, at most {MAX_NOTEBOOK_BYTES}"
-            )
+            raise ValueError(f"{path.name} would be {size} bytes with its outputs, at most {MAX_NOTEBOOK_BYTES}")
         ready[path] = committed
     for path, committed in ready.items():
         _write_notebook(committed, path)

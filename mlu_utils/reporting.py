@@ -108,9 +108,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     try:
         scores = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise ValueError(
-            f"{path} isn't a whole scores file ({error}): delete it and run its study again"
-        ) from error
+        raise ValueError(f"{path} isn't a whole scores file ({error}): delete it and run its study again") from error
     if "value" in scores:
         # Python's own conversion is exact in every release of pandas; an empty cell is an undefined score.
         with contextlib.suppress(ValueError, TypeError):
@@ -204,17 +202,13 @@ def _checked_scores(rows: pd.DataFrame | Iterable[Mapping], where: str) -> pd.Da
     missing = [column for column in SCORE_COLUMNS if column not in scores]
     unknown = [column for column in scores if column not in SCORE_COLUMNS]
     if missing or unknown:
-        raise ValueError(
-            f"{where}: missing columns {missing}, unknown columns {unknown}; expected {SCORE_COLUMNS}"
-        )
+        raise ValueError(f"{where}: missing columns {missing}, unknown columns {unknown}; expected {SCORE_COLUMNS}")
     scores = scores[list(SCORE_COLUMNS)].reset_index(drop=True)
     for column in _TEXT_COLUMNS:
         is_text = scores[column].map(lambda value: isinstance(value, str) and value != "")
         if not is_text.all():
             row = int((~is_text).to_numpy().argmax())
-            raise ValueError(
-                f"{where}, row {row}: {column} is {scores[column][row]!r}; write '-' for not applicable"
-            )
+            raise ValueError(f"{where}, row {row}: {column} is {scores[column][row]!r}; write '-' for not applicable")
     for column, accepted in (("method", METHOD_STYLES), ("reading", READING_DISPLAY), ("unit", UNITS)):
         for value in scores[column].unique():
             if value not in accepted:
@@ -233,9 +227,7 @@ def _checked_scores(rows: pd.DataFrame | Iterable[Mapping], where: str) -> pd.Da
         )
     is_repeated = scores.duplicated(list(_KEY_COLUMNS))
     if is_repeated.any():
-        raise ValueError(
-            f"{where}: two rows for {tuple(scores.loc[is_repeated, list(_KEY_COLUMNS)].iloc[0])}"
-        )
+        raise ValueError(f"{where}: two rows for {tuple(scores.loc[is_repeated, list(_KEY_COLUMNS)].iloc[0])}")
     return scores
 
 
@@ -298,9 +290,7 @@ def provenance(
         inside = absolute.is_relative_to(paths.ROOT)
         key = absolute.relative_to(paths.ROOT).as_posix() if inside else absolute.name
         if key in hashes:
-            raise ValueError(
-                f"two inputs are called {key}: give each file once, and different names outside the repo"
-            )
+            raise ValueError(f"two inputs are called {key}: give each file once, and different names outside the repo")
         with path.open("rb") as file:
             hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
     commit, is_dirty = _git_state()
@@ -343,9 +333,7 @@ def write_table(table: pd.DataFrame, stem: str, folder: Path, provenance: Mappin
     return _write_with_sidecar(_csv_bytes(table), stem, ".csv", Path(folder), provenance)
 
 
-def save_figure(
-    figure: Figure, stem: str, folder: Path, provenance: Mapping, *, dots_per_inch: int = 150
-) -> Path:
+def save_figure(figure: Figure, stem: str, folder: Path, provenance: Mapping, *, dots_per_inch: int = 150) -> Path:
     """Write `<stem>.png` and its sidecar `<stem>.json`, and return the picture's path.
 
     Args:
@@ -366,9 +354,7 @@ def save_figure(
 
 def _write_with_sidecar(content: bytes, stem: str, suffix: str, folder: Path, provenance: Mapping) -> Path:
     if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", stem):
-        raise ValueError(
-            f"stem {stem!r}: expected lower-case letters and digits joined by underscores, no suffix"
-        )
+        raise ValueError(f"stem {stem!r}: expected lower-case letters and digits joined by underscores, no suffix")
     missing = [key for key in _PROVENANCE_KEYS if key not in provenance]
     if missing:
         raise ValueError(f"provenance of {stem!r} lacks {missing}: build it with reporting.provenance()")
@@ -618,12 +604,8 @@ def face_grid(
     num_columns = min(num_columns, len(faces))
     num_rows = math.ceil(len(faces) / num_columns)
     num_lines = max((len(lines) for lines in annotations), default=0) if annotations is not None else 0
-    cell_height = (
-        face_size * faces.shape[1] / faces.shape[2] + 0.125 * num_lines + 0.22 * (titles is not None) + 0.1
-    )
-    figure = _new_figure(
-        figsize=(num_columns * (face_size + 0.1), num_rows * cell_height + 0.3 * (title is not None))
-    )
+    cell_height = face_size * faces.shape[1] / faces.shape[2] + 0.125 * num_lines + 0.22 * (titles is not None) + 0.1
+    figure = _new_figure(figsize=(num_columns * (face_size + 0.1), num_rows * cell_height + 0.3 * (title is not None)))
     axes = figure.subplots(num_rows, num_columns, squeeze=False)
     for position, ax in enumerate(axes.flat):
         ax.set(xticks=[], yticks=[])
@@ -760,16 +742,12 @@ def score_bars(
     """
     chosen = scores[(scores["metric"] == metric) & (scores["label"] == label) & (scores["split"] == split)]
     if chosen.empty:
-        there = (
-            scores[["metric", "label", "split"]].drop_duplicates().head(8).itertuples(index=False, name=None)
-        )
+        there = scores[["metric", "label", "split"]].drop_duplicates().head(8).itertuples(index=False, name=None)
         raise ValueError(f"no scores for {(metric, label, split)}; there are, among others, {list(there)}")
     require_retrain(chosen)
     (unit, *other_units) = chosen["unit"].unique()
     if other_units:
-        raise ValueError(
-            f"{metric} comes in the units {unit}, {', '.join(other_units)}: one figure shows one unit"
-        )
+        raise ValueError(f"{metric} comes in the units {unit}, {', '.join(other_units)}: one figure shows one unit")
     panel_keys = ["dataset", "model", "request"]
     panels = list(chosen.groupby(panel_keys, sort=False))
     varying = [key for key in panel_keys if chosen[key].nunique() > 1]
@@ -840,9 +818,7 @@ def score_bars(
         if varying:
             ax.set_title("\n".join(str(panel[key].iloc[0]) for key in varying), fontsize=9)
     name = METRIC_DISPLAY.get(metric, metric.replace("_", " "))
-    of_label = {"-": "", "retained": ", retained labels", "forgotten": ", forgotten entries"}.get(
-        label, f", {label}"
-    )
+    of_label = {"-": "", "retained": ", retained labels", "forgotten": ", forgotten entries"}.get(label, f", {label}")
     in_unit = f" ({unit})" if unit == "s" else " (times)" if unit == "x" else ""
     for ax in axes[:, 0]:
         ax.set_ylabel(f"{name}{of_label}{in_unit}\n{arrow(better)}")
@@ -887,9 +863,7 @@ def layer_score_distributions(
         raise ValueError("scores holds no layer")
     if reference is not None and list(reference) != list(scores):
         raise ValueError(f"reference has the layers {list(reference)[:3]}..., scores {list(scores)[:3]}...")
-    sets = [(names[0], scores, "#ec7d43", -0.18), (names[1], reference, "#1f4e79", 0.18)][
-        : 1 + (reference is not None)
-    ]
+    sets = [(names[0], scores, "#ec7d43", -0.18), (names[1], reference, "#1f4e79", 0.18)][: 1 + (reference is not None)]
     zero_shares: dict[str, list[float]] = {name: [] for name, *_ in sets}
     figure = _new_figure(figsize=(max(5.5, 0.26 * len(scores) + 1.8), 4.6))
     ax, zero_ax = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -924,9 +898,7 @@ def layer_score_distributions(
         sns.despine(ax=each)
     handles = [Line2D([], [], color=colour, linewidth=4, label=name) for name, _, colour, _ in sets]
     handles += [
-        Line2D(
-            [], [], color="0.3", marker="o", mfc="w", linewidth=4, markersize=4, label="median, quartiles"
-        ),
+        Line2D([], [], color="0.3", marker="o", mfc="w", linewidth=4, markersize=4, label="median, quartiles"),
         Line2D([], [], color="0.3", linewidth=1, label="1 % to 99 % of non-zero"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, fontsize=8, frameon=False)
@@ -993,9 +965,7 @@ def sensitivity_curves(sweep: pd.DataFrame, *, title: str | None = None) -> Figu
         raise ValueError(f"sweep lacks the columns {sorted(missing)}")
     sweep = sweep if "source" in sweep else sweep.assign(source="ours")
     if sweep.duplicated(["epsilon", "tau", "quantity", "source"]).any():
-        raise ValueError(
-            "sweep has two values for one epsilon, tau, quantity and source: average the seeds first"
-        )
+        raise ValueError("sweep has two values for one epsilon, tau, quantity and source: average the seeds first")
     quantities, sources = list(dict.fromkeys(sweep["quantity"])), list(dict.fromkeys(sweep["source"]))
     symbols = {"epsilon": "\u03b5", "tau": "\u03c4"}
     columns = [(x, other) for x, other in (("epsilon", "tau"), ("tau", "epsilon")) if sweep[x].nunique() > 1]
@@ -1003,9 +973,7 @@ def sensitivity_curves(sweep: pd.DataFrame, *, title: str | None = None) -> Figu
         raise ValueError("sweep has one epsilon and one tau: nothing varies")
     figure = _new_figure(figsize=(3.9 * len(columns), 2.4 * len(quantities) + 0.8))
     axes = figure.subplots(len(quantities), len(columns), squeeze=False, sharex="col", sharey="row")
-    for (column, (x, other)), (row, quantity) in (
-        (c, r) for c in enumerate(columns) for r in enumerate(quantities)
-    ):
+    for (column, (x, other)), (row, quantity) in ((c, r) for c in enumerate(columns) for r in enumerate(quantities)):
         ax = axes[row, column]
         rows = sweep[sweep["quantity"] == quantity]
         levels = [level for level, part in sweep.groupby(other) if part[x].nunique() > 1]
@@ -1055,9 +1023,7 @@ def training_curves(history: pd.DataFrame, *, title: str | None = None) -> Figur
         if column not in ("epoch", "seed", "seconds") and history[column].notna().any()
     ]
     if "epoch" not in history or not curves:
-        raise ValueError(
-            f"history needs the column epoch and at least one curve, got {list(history.columns)}"
-        )
+        raise ValueError(f"history needs the column epoch and at least one curve, got {list(history.columns)}")
     known = sorted({"loss", *METRIC_DISPLAY}, key=len, reverse=True)
     panels: dict[str, list[str]] = {}
     for curve in curves:
@@ -1066,9 +1032,7 @@ def training_curves(history: pd.DataFrame, *, title: str | None = None) -> Figur
     models = list(dict.fromkeys(history["model"])) if "model" in history else [None]
     spare = sns.color_palette("colorblind")
     figure = _new_figure(figsize=(4.0 * len(panels), 3.1))
-    for ax, (metric, names) in zip(
-        figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True
-    ):
+    for ax, (metric, names) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels.items(), strict=True):
         for (m, model), (position, name) in ((a, b) for a in enumerate(models) for b in enumerate(names)):
             rows = history if model is None else history[history["model"] == model]
             rows = rows[rows[name].notna()].sort_values("epoch")
@@ -1138,9 +1102,7 @@ def load_printed(name: str) -> pd.DataFrame:
     """
     known = sorted(path.stem for path in paths.REFERENCE.glob("*.csv"))
     if name not in known:
-        raise ValueError(
-            f"no printed table {name!r} in {paths.REFERENCE.name}/; there are {', '.join(known)}"
-        )
+        raise ValueError(f"no printed table {name!r} in {paths.REFERENCE.name}/; there are {', '.join(known)}")
     return pd.read_csv(paths.REFERENCE / f"{name}.csv")
 
 
@@ -1242,9 +1204,7 @@ def verdict(
     if isinstance(printed, tuple) != (rule == "between"):
         raise ValueError(f"printed {printed!r} does not fit the rule {rule!r}: only 'between' takes a pair")
     if (rule == "close") != (tolerance is not None and tolerance >= 0):
-        raise ValueError(
-            f"tolerance {tolerance!r} with rule {rule!r}: 'close' needs one >= 0, no other rule takes one"
-        )
+        raise ValueError(f"tolerance {tolerance!r} with rule {rule!r}: 'close' needs one >= 0, no other rule takes one")
     if ours is None or math.isnan(ours):
         return NOT_TESTABLE
     if rule == "between":
@@ -1277,9 +1237,7 @@ def build_claims(reference: pd.DataFrame, measured: Mapping[str, Measured]) -> p
     if missing:
         raise ValueError(f"reference lacks the columns {missing}")
     if reference["claim_id"].duplicated().any():
-        raise ValueError(
-            f"claim {reference['claim_id'][reference['claim_id'].duplicated()].iloc[0]!r} is there twice"
-        )
+        raise ValueError(f"claim {reference['claim_id'][reference['claim_id'].duplicated()].iloc[0]!r} is there twice")
     for claim_id in measured:
         if claim_id not in set(reference["claim_id"]):
             near = difflib.get_close_matches(claim_id, list(reference["claim_id"]), n=1)
@@ -1300,16 +1258,12 @@ def build_claims(reference: pd.DataFrame, measured: Mapping[str, Measured]) -> p
         value = ours.value
         if value is not None and str(claim["unit"]).startswith("%"):
             if not (math.isnan(value) or 0 <= value <= 1):
-                raise ValueError(
-                    f"claim {claim['claim_id']!r}: ours is {value}, expected a fraction in [0, 1]"
-                )
+                raise ValueError(f"claim {claim['claim_id']!r}: ours is {value}, expected a fraction in [0, 1]")
             value = 100.0 * value
         outcome = verdict(printed, value, rule, tolerance=tolerance)
         reason = ours.reason
         if outcome != NOT_TESTABLE:
-            checked = f"{rule} {claim['printed']}" + (
-                f" within {tolerance:g}" if tolerance is not None else ""
-            )
+            checked = f"{rule} {claim['printed']}" + (f" within {tolerance:g}" if tolerance is not None else "")
             reason = f"rule: {checked}" + (f"; {reason}" if reason else "")
         elif not reason:
             reason = "measured, but undefined" if value is not None else "not measured in this run"

@@ -56,7 +56,7 @@ class ForgetRequest:
         kind, _, rest = text.partition(":")
         name, numbers = rest, ""
         if kind == "partial":
-            name, _, numbers = rest.partition("@")
+            name, _, numbers = rest.rpartition("@")
         elif kind in ("people", "images"):
             name, numbers = "", rest
         try:
@@ -81,10 +81,9 @@ class ForgetRequest:
         if self.kind == "class":
             mask[table.labels[:, 0] == table.class_index(self.name)] = True
         elif self.kind == "images":
-            rows = torch.tensor(self.ids)
-            if int(rows.min()) < 0 or int(rows.max()) >= table.num_images:
+            if min(self.ids) < 0 or max(self.ids) >= table.num_images:
                 raise ValueError(f"request {self}: images are numbered 0..{table.num_images - 1}")
-            mask[rows] = True
+            mask[list(self.ids)] = True
         elif self.kind == "label":
             if not table.is_multi_label:
                 raise ValueError(
@@ -92,14 +91,13 @@ class ForgetRequest:
                 )
             mask[:, table.label_index(self.name)] = True
         else:
-            people = torch.tensor(self.ids)
             missing = sorted(set(self.ids) - set(table.identity.tolist()))
             if missing or -1 in self.ids:
                 known = table.identity[table.identity >= 0]
                 have = f"people {int(known.min())}..{int(known.max())}" if len(known) else "no identities"
                 raise ValueError(f"request {self}: no images of {missing or [-1]}; {table.source} has {have}")
             column = slice(None) if self.kind == "people" else table.label_index(self.name)
-            rows = torch.isin(table.identity, people)
+            rows = torch.isin(table.identity, torch.tensor(self.ids))
             mask[rows, column] = True
         _require_both(self, table, mask)
         return mask

@@ -56,9 +56,7 @@ class Profile:
             ValueError: The profile has no study of this name.
         """
         if name not in self.studies:
-            raise ValueError(
-                f"unknown study {name!r} in profile {self.name!r}: {choices(name, self.studies)}"
-            )
+            raise ValueError(f"unknown study {name!r} in profile {self.name!r}: {choices(name, self.studies)}")
         return self.studies[name]
 
 
@@ -66,9 +64,7 @@ def choices(value: str, known) -> str:
     """Return the text `it must be one of ...; did you mean ...?` for an error message."""
     known = sorted(known)
     near = difflib.get_close_matches(str(value), known, n=1)
-    return f"it must be one of {', '.join(known) or '(none)'}" + (
-        f"; did you mean {near[0]!r}?" if near else ""
-    )
+    return f"it must be one of {', '.join(known) or '(none)'}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def profile_names(folder: Path | None = None) -> tuple[str, ...]:
@@ -101,9 +97,7 @@ def load_profile(name: str, folder: Path | None = None) -> Profile:
         if key not in PROFILE_KEYS:
             raise ValueError(f"{path.name}: unknown key {key!r}: {choices(key, PROFILE_KEYS)}")
     if content.get("profile") != name:
-        raise ValueError(
-            f"{path.name}: profile is {content.get('profile')!r}, expected the file's name {name!r}"
-        )
+        raise ValueError(f"{path.name}: profile is {content.get('profile')!r}, expected the file's name {name!r}")
     studies = _nested(content.get("studies"), f"{path.name}: studies")
     if not studies:
         raise ValueError(f"{path.name}: studies is empty, expected at least one study")
@@ -133,9 +127,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 

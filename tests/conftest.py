@@ -45,7 +45,7 @@ def tiny_classes(*, num_images: int = 24, num_classes: int = 4, seed: int = 0) -
 
 
 class TinyNet(nn.Module):
-    """Convolution, BatchNorm, in-place ReLU, strided convolution and head: every kind of layer, 151 weights."""
+    """Convolution, BatchNorm, in-place ReLU, strided convolution and head: every kind of layer, 126 weights."""
 
     def __init__(self, num_outputs: int = 3) -> None:
         super().__init__()

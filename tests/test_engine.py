@@ -206,9 +206,7 @@ def test_unknown_names_list_the_known_ones(project):
         studies.load_profile("quik")
     with pytest.raises(ValueError, match="unknown study 'c' in profile 'quick': it must be one of a, b"):
         job(study="c")
-    with pytest.raises(
-        ValueError, match="unknown notebook '02_orignal_model'.*did you mean '02_original_model'"
-    ):
+    with pytest.raises(ValueError, match="unknown notebook '02_orignal_model'.*did you mean '02_original_model'"):
         job("02_orignal_model")
     with pytest.raises(ValueError, match="once per study: give --study"):
         job(study=None)
@@ -219,9 +217,7 @@ def test_unknown_names_list_the_known_ones(project):
 # --- Fingerprints -------------------------------------------------------------------------------------------
 
 EVERYTHING = {
-    (name, study)
-    for name, rule in notebook_runs.RULES.items()
-    for study in ("ab" if rule.per_study else [None])
+    (name, study) for name, rule in notebook_runs.RULES.items() for study in ("ab" if rule.per_study else [None])
 }
 
 
@@ -293,9 +289,7 @@ def test_import_closure_sees_every_way_to_import(project):
     (package / "__init__.py").write_text("from . import one\n")
     (package / "one.py").write_text("def f():\n    from .two import g\n    from .. import deep\n")
     (package / "two.py").write_text("g = 1\n")
-    path = write_notebook(
-        project, "02_original_model", "%matplotlib inline\nfrom mlu_utils.rooms import one as x"
-    )
+    path = write_notebook(project, "02_original_model", "%matplotlib inline\nfrom mlu_utils.rooms import one as x")
     names = {f"mlu_utils{name}" for name in ("", ".rooms", ".rooms.one", ".rooms.two", ".deep")}
     assert notebook_runs.import_closure(path) == names
 

@@ -1,4 +1,4 @@
-"""Influence of images against explicit matrices in float64: full Hessian of the head, dense Gauss-Newton matrix."""
+"""Influence of images against explicit matrices in float64: Hessian of the head, dense Gauss-Newton matrix."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ CASES = [
 ]
 EVERY_CASE = pytest.mark.parametrize(("make_table", "text"), CASES)
 
+EVERY_SOLVER = pytest.mark.parametrize("solver", ["last_layer", "conjugate_gradient"])
+
 
 def case(make_table, text, *, seed: int = 0):
     table = make_table()
-    return tiny_model(table.num_outputs, seed=seed), table, table.rows("train"), ForgetRequest.parse(text).mask(table)
+    return (
+        tiny_model(table.num_outputs, seed=seed),
+        table,
+        table.rows("train"),
+        ForgetRequest.parse(text).mask(table),
+    )
 
 
 def noise_of(table, rows, seed: int) -> torch.Tensor:
@@ -85,18 +92,18 @@ def test_last_layer_is_the_full_hessian_of_the_head(make_table, text, damping):
     assert (ours[untouched] == 0).all() and (ours[~untouched] != 0).all()
 
 
-def test_unknown_labels_are_left_out():
+@EVERY_SOLVER
+def test_unknown_labels_are_left_out(solver):
     model, table, rows, mask = case(tiny_table, "label:label1")
     labels = table.labels.clone()
     labels[rows[:4], 1] = torch.nan
     holes = replace(table, labels=labels)
     options = {"damping": 1e-2, "noise_std": 0.3, "seed": 0}
-    for solver in influence.SOLVERS:
-        ours = image_influence(model, holes, rows, mask, solver=solver, **options)
-        assert (ours[:4] == 0).all() and (ours[4:] != 0).all() and ours.isfinite().all()
-    ours = image_influence(model, holes, rows, mask, **options)
-    truth = head_by_brute_force(model, holes, rows, mask, **options)
-    torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-6 * float(truth.abs().max()))
+    ours = image_influence(model, holes, rows, mask, solver=solver, **options)
+    assert (ours[:4] == 0).all() and (ours[4:] != 0).all() and ours.isfinite().all()
+    if solver == "last_layer":
+        truth = head_by_brute_force(model, holes, rows, mask, **options)
+        torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-6 * float(truth.abs().max()))
 
 
 def gauss_newton_by_brute_force(model, images, noisy, labels, chosen, damping: float) -> torch.Tensor:
@@ -148,14 +155,14 @@ def test_the_solvers_see_different_weights():
     assert not torch.allclose(last, every, rtol=0.1)
 
 
-def test_without_noise_the_influence_of_a_fitted_label_is_negative():
+@EVERY_SOLVER
+def test_without_noise_the_influence_is_negative(solver):
     """I = - g^T (H + damping)^-1 g with a positive matrix."""
     model, table, rows, mask = case(tiny_table, "label:label1")
-    for solver in influence.SOLVERS:
-        assert (image_influence(model, table, rows, mask, solver=solver, noise_std=0.0, seed=0) < 0).all()
+    assert (image_influence(model, table, rows, mask, solver=solver, noise_std=0.0, seed=0) < 0).all()
 
 
-@pytest.mark.parametrize("solver", influence.SOLVERS)
+@EVERY_SOLVER
 def test_repeatable_and_the_model_is_left_as_it_was(solver):
     model, table, rows, mask = case(tiny_table, "label:label1")
     before = copy.deepcopy(model.state_dict())

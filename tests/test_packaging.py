@@ -35,9 +35,7 @@ PACKAGE_DIRECTORY = paths.ROOT / "mlu_utils"
 
 
 def modules():
-    return sorted(
-        file for file in PACKAGE_DIRECTORY.rglob("*.py") if file != PACKAGE_DIRECTORY / "__init__.py"
-    )
+    return sorted(file for file in PACKAGE_DIRECTORY.rglob("*.py") if file != PACKAGE_DIRECTORY / "__init__.py")
 
 
 def wrong_imports(room, source, package):
@@ -54,9 +52,7 @@ def test_a_module_imports_only_from_modules_before_it(file):
     assert wrong_imports(room, file.read_text(encoding="utf-8"), package) == []
 
 
-@pytest.mark.parametrize(
-    "source", ["from mlu_utils import cli", "def f():\n    from mlu_utils.cli import main"]
-)
+@pytest.mark.parametrize("source", ["from mlu_utils import cli", "def f():\n    from mlu_utils.cli import main"])
 def test_the_import_check_can_fail(source):
     assert wrong_imports("paths", source, "mlu_utils") == ["cli"]
     assert wrong_imports("data", "from ..training import fit", "mlu_utils.data") == ["training"]
@@ -67,9 +63,7 @@ def test_scoring_knows_arrays_only():
         tree = ast.parse(file.read_text(encoding="utf-8"))
         rooms = {name.split(".")[1] for name in imported_modules(tree, "mlu_utils.scoring") if "." in name}
         assert rooms <= {"scoring"}, f"{file.name} imports {rooms}"
-        imported = {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-        }
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert "torch" not in imported, f"{file.name} imports torch"
 
 
@@ -77,9 +71,7 @@ def test_the_engine_starts_without_torch():
     # Finding out that there is nothing to do, and --help, must not wait for torch.
     code = "import sys, mlu_utils.notebook_runs, mlu_utils.cli\n"
     code += "print([name for name in ('torch', 'papermill') if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT)
     assert done.stdout.strip() == "[]"
 
 
@@ -110,9 +102,7 @@ def test_citation_names_the_paper():
 
 @pytest.fixture(scope="module")
 def make_environment():
-    specification = importlib.util.spec_from_file_location(
-        "make_environment", paths.ROOT / "make_environment.py"
-    )
+    specification = importlib.util.spec_from_file_location("make_environment", paths.ROOT / "make_environment.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
@@ -179,9 +169,7 @@ def test_an_old_python_is_refused_with_advice(make_environment, monkeypatch, cap
 
 def test_uv_missing_falls_back_to_pip(make_environment, monkeypatch):
     commands = []
-    monkeypatch.setattr(
-        make_environment, "_run", lambda command: commands.append(command) or int("uv" in command)
-    )
+    monkeypatch.setattr(make_environment, "_run", lambda command: commands.append(command) or int("uv" in command))
     make_environment.install("python", "auto", keep_torch=False)
     assert commands[-1][:4] == ["python", "-m", "pip", "install"] and "uv" not in commands[-1]
 
@@ -201,9 +189,7 @@ def project(tmp_path):
 def make(project):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     command = ["make", "lint", f"PYTHON={sys.executable}"]
-    return subprocess.run(
-        command, cwd=project, capture_output=True, text=True, check=True, env=environment
-    ).stdout
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, env=environment).stdout
 
 
 def test_the_environment_is_built_when_missing_or_out_of_date_only(project):

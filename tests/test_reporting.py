@@ -375,9 +375,7 @@ def all_figures():
     rng = np.random.default_rng(0)
     probabilities = rng.random((3, 2))
     layers = {"conv1": rng.random((4, 5)), "fc": np.array([0.0, 0.5]), "dead": np.zeros(3)}
-    zones = pd.DataFrame(
-        {"layer": ["a", "a", "b"], "zone": ["kept", "zeroed", "odd"], "share": [0.7, 0.3, 1.0]}
-    )
+    zones = pd.DataFrame({"layer": ["a", "a", "b"], "zone": ["kept", "zeroed", "odd"], "share": [0.7, 0.3, 1.0]})
     sweep = pd.DataFrame(
         itertools.product([0.1, 1.0], [0.01, 0.1], ["x", "y"], ["ours", "printed"], [0.5]),
         columns=["epsilon", "tau", "quantity", "source", "value"],
@@ -474,9 +472,7 @@ def test_figures_refuse_what_they_cannot_show():
     with pytest.raises(ValueError, match="add up to at most 1"):
         reporting.zone_shares(pd.DataFrame({"layer": ["a", "a"], "zone": ["x", "y"], "share": [0.7, 0.7]}))
     with pytest.raises(ValueError, match="nothing varies"):
-        reporting.sensitivity_curves(
-            pd.DataFrame({"epsilon": [1.0], "tau": [1.0], "quantity": ["x"], "value": [0.5]})
-        )
+        reporting.sensitivity_curves(pd.DataFrame({"epsilon": [1.0], "tau": [1.0], "quantity": ["x"], "value": [0.5]}))
     with pytest.raises(ValueError, match="needs the column epoch"):
         reporting.training_curves(pd.DataFrame({"loss": [1.0]}))
 
@@ -563,9 +559,7 @@ def test_claims_table_holds_each_verdict():
 
 def test_claims_refuse_what_does_not_fit():
     reference = reporting.printed_text_claims()
-    with pytest.raises(
-        ValueError, match="no claim 'CelebA/AIA succes/WP'; did you mean 'CelebA/AIA success/WP'"
-    ):
+    with pytest.raises(ValueError, match="no claim 'CelebA/AIA succes/WP'; did you mean 'CelebA/AIA success/WP'"):
         reporting.build_claims(reference, {"CelebA/AIA succes/WP": reporting.Measured(0.5)})
     with pytest.raises(ValueError, match=r"ours is 60.0, expected a fraction in \[0, 1\]"):
         reporting.build_claims(reference, {"CelebA/AIA success/WP": reporting.Measured(60.0)})

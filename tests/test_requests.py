@@ -32,7 +32,6 @@ def test_written_form_is_read_back(request_):
     assert ForgetRequest.parse(str(request_)) == request_
 
 
-@pytest.mark.xfail(strict=True, reason="parse cuts a partial request at the first @, not at the last")
 def test_written_form_of_a_label_with_an_at_sign():
     request = ForgetRequest("partial", "brow@left", (1, 2))
     assert ForgetRequest.parse(str(request)) == request
@@ -74,13 +73,12 @@ def mask_by_hand(request: ForgetRequest, table: ImageTable) -> list[list[bool]]:
     wanted = []
     for n in range(table.num_images):
         row = []
-        for k, label in enumerate(table.label_names):
+        for label in table.label_names:
             person = int(table.identity[n])
             row.append(
                 {
                     "label": label == request.name,
-                    "class": table.class_names != ()
-                    and table.class_names[int(table.labels[n, 0])] == request.name,
+                    "class": table.class_names != () and table.class_names[int(table.labels[n, 0])] == request.name,
                     "people": person in request.ids,
                     "images": n in request.ids,
                     "partial": label == request.name and person in request.ids,
@@ -133,7 +131,10 @@ def test_every_kind_is_covered():
         ("partial:label0@-1", r"no images of \[-1\]"),
         ("images:24", "request images:24: images are numbered 0..23"),
         ("images:-1", "images are numbered 0..23"),
-        ("images:2", "request images:2 forgets nothing: no known training entry of tiny matches"),  # validation
+        (
+            "images:2",
+            "request images:2 forgets nothing: no known training entry of tiny matches",
+        ),  # validation
         ("people:0,1,2,3,4,5", "forgets everything: no training entry of tiny is left"),
     ],
 )
@@ -173,7 +174,6 @@ def test_unknown_entries_do_not_count_as_something_to_forget_or_to_keep():
         ForgetRequest.parse("label:label0").mask(replace(table, labels=labels))
 
 
-@pytest.mark.xfail(strict=True, reason="ids become a tensor before they are compared: torch's own overflow error")
 @pytest.mark.parametrize("text", ["people:99999999999999999999", "images:99999999999999999999"])
 def test_numbers_beyond_int64(text):
     with pytest.raises(ValueError, match="99999999999999999999"):
@@ -181,7 +181,7 @@ def test_numbers_beyond_int64(text):
 
 
 def loss_by_hand(logits: list, labels: list, mask: list, *, is_class: bool, wants: bool) -> tuple[float, int]:
-    """Return mean loss over the known entries whose mask equals `wants`, in Python floats, and their number."""
+    """Return mean loss over the known entries whose mask equals `wants`, and their number."""
     total, count = 0.0, 0
     for z, y, m in zip(logits, labels, mask, strict=True):
         for k in range(len(y)):

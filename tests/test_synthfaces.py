@@ -28,8 +28,7 @@ def phi_matrix(labels: torch.Tensor) -> np.ndarray:
 def factors(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(
-        2 * torch.rand(n, len(names), generator=generator) - 1
-        for names in (IDENTITY_FACTORS, NUISANCE_FACTORS)
+        2 * torch.rand(n, len(names), generator=generator) - 1 for names in (IDENTITY_FACTORS, NUISANCE_FACTORS)
     )
 
 
@@ -98,9 +97,7 @@ def test_flipping_one_attribute_alone_is_visible_on_every_face(label):
     column = LABEL_NAMES.index(label)
     without, with_it = labels.clone(), labels.clone()
     without[:, column], with_it[:, column] = 0, 1
-    change = (
-        draw_faces(with_it, identity, nuisance).int() - draw_faces(without, identity, nuisance).int()
-    ).abs()
+    change = (draw_faces(with_it, identity, nuisance).int() - draw_faces(without, identity, nuisance).int()).abs()
     changed_pixels = (change.amax(1) > 12).flatten(1).sum(1)
     assert changed_pixels.min() >= 10, f"{label} changes {changed_pixels.min()} of 4096 pixels"
     assert changed_pixels.float().mean() < 0.9 * 64**2

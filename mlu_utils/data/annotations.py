@@ -33,11 +33,16 @@ def read_label_csv(file: Path) -> Annotations:
     """
     if not file.is_file():
         raise FileNotFoundError(f"annotation file {file} is missing: expected a CSV with header image,<label>,...")
-    with file.open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.reader(stream))
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets begin with a byte order mark
+            lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text ({error}): save it as UTF-8") from error
     if not lines or len(lines[0]) < 2 or lines[0][0] != "image":
         found = ",".join(lines[0]) if lines else "an empty file"
         raise ValueError(f"{file} line 1: the header must be image,<label>,..., got {found!r}")
+    if lines[0][1:] == ["identity"]:
+        raise ValueError(f"{file} line 1: there is no label beside image and identity")
     columns = lines[0][1:]
     label_names = tuple(name for name in columns if name != "identity")
     names, values, identity, seen = [], [], [], {}
@@ -48,17 +53,15 @@ def read_label_csv(file: Path) -> Annotations:
             raise ValueError(f"{file} line {number}: image {line[0]!r} is already on line {seen[line[0]]}")
         seen[line[0]] = number
         row, person = [], -1
-        for name, text in zip(columns, (cell.strip() for cell in line[1:]), strict=True):
+        for name, text in zip(columns, line[1:], strict=True):
             if name == "identity":
-                if not text.isdigit():
+                if not (text.isdecimal() and len(text) <= 18):  # fits int64
                     raise ValueError(f"{file} line {number}: identity is {text!r}, expected a whole number")
                 person = int(text)
             elif text in _VALUES:
                 row.append(_VALUES[text])
             else:
-                raise ValueError(
-                    f"{file} line {number}: {name} is {text!r}, expected 1, 0, -1 or nothing (unknown)"
-                )
+                raise ValueError(f"{file} line {number}: {name} is {text!r}, expected 1, 0, -1 or nothing (unknown)")
         names.append(line[0])
         values.append(row)
         identity.append(person)

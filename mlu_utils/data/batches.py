@@ -70,9 +70,11 @@ def augment(images: torch.Tensor, augmentation: Augmentation, generator: torch.G
     mirror = torch.where(u[0].abs() < a.flip, -1.0, 1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     # affine_grid maps output to input coordinates: the inverse of what happens to the picture.
+    # Its coordinates run from -1 to 1 along both sides: an oblong picture would be sheared without `aspect`.
+    aspect = images.shape[2] / images.shape[3]
     theta = torch.stack(
-        [mirror * cos, mirror * (shear * cos - sin), u[2] * a.translate * 2]
-        + [sin, shear * sin + cos, u[3] * a.translate * 2],
+        [mirror * cos, mirror * (shear * cos - sin) * aspect, u[2] * a.translate * 2]
+        + [sin / aspect, shear * sin + cos, u[3] * a.translate * 2],
         1,
     ).view(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -95,7 +97,7 @@ class Batches:
     Args:
         table: the data.
         rows: int64 rows to visit.
-        batch_size: images a batch; the last one may be smaller.
+        batch_size: images a batch; the last one may be smaller, or larger by one where one would be left over.
         device: where the batches lie.
         generator: CPU generator; when given, each pass visits the rows in a new random order.
         augmentation: random changes, or None; needs a generator.
@@ -135,19 +137,26 @@ class Batches:
 
     def __len__(self) -> int:
         """Return the number of batches in one pass."""
-        return math.ceil(len(self._rows) / self._batch_size)
+        return len(self._chunks(self._rows))
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yield one pass over the rows."""
         order = self._rows
         if self._generator is not None:
             order = order[torch.randperm(len(order), generator=self._generator)]
-        chunks = order.split(self._batch_size)
+        chunks = self._chunks(order)
         source = self._gather(chunks) if self._images is not None else self._prefetch(chunks)
         for raw, rows in source:
             if self._augmentation is not None:
                 raw = augment(raw, self._augmentation, self._generator)
             yield normalise(raw).to(memory_format=self._memory_format), self._labels[rows], rows
+
+    def _chunks(self, order: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        chunks = order.split(self._batch_size)
+        if len(chunks) > 1 and len(chunks[-1]) == 1 and self._batch_size > 1:
+            # BatchNorm in train mode has no variance for one image: it joins the batch before.
+            chunks = (*chunks[:-2], torch.cat(chunks[-2:]))
+        return chunks
 
     def _gather(self, chunks: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for chunk in chunks:
@@ -159,6 +168,16 @@ class Batches:
         ready: queue.Queue = queue.Queue(maxsize=2)
         stopped = threading.Event()
 
+        def hand_over(item: object) -> bool:
+            """Wait for room in the queue; return False once nobody listens any more."""
+            while not stopped.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
         def read() -> None:
             try:
                 for chunk in chunks:
@@ -166,17 +185,11 @@ class Batches:
                     if self._device.type == "cuda":
                         raw = raw.pin_memory()
                     item = raw.to(self._device, non_blocking=True), chunk.to(self._device, non_blocking=True)
-                    while not stopped.is_set():
-                        try:
-                            ready.put(item, timeout=0.1)
-                            break
-                        except queue.Full:
-                            continue
-                    if stopped.is_set():
+                    if not hand_over(item):
                         return
-                ready.put(None)
+                hand_over(None)
             except BaseException as error:  # handed to the consumer, which raises it
-                ready.put(error)
+                hand_over(error)
 
         threading.Thread(target=read, daemon=True).start()
         try:

@@ -40,4 +40,3 @@ def load(*, folder: str | Path, size: int = 64, seed: int = 42) -> ImageTable:
         split=stratified_split(listed.labels, seed=seed, label_names=listed.label_names),
         source=f"folder({folder.name}, size={size}, seed={seed})",
     )
-

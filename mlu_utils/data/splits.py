@@ -29,7 +29,7 @@ def stratified_split(
         fractions: shares of train, validation, test (and unseen), summing to 1.
         seed: decides which of the equal rows go where.
         label_names: names used in error messages.
-        identity: int64 (N,); when given, all images of a person go to one split.
+        identity: int64 (N,); when given, all images of a person go to one split; -1 = unknown.
 
     Returns:
         int8 (N,), index into `SPLITS`.
@@ -47,7 +47,9 @@ def stratified_split(
     values, names = _indicator_columns(labels, label_names)
     groups = np.arange(len(values))
     if identity is not None:
-        _, groups = np.unique(identity.numpy(), return_inverse=True)
+        # An unknown person (-1) is nobody else's: each such image is a unit of its own.
+        people = np.where(identity.numpy() >= 0, identity.numpy(), -1 - groups)
+        _, groups = np.unique(people, return_inverse=True)
     # One row per unit that may not be torn apart: an image, or all images of a person.
     num_units = groups.max() + 1
     weight = np.bincount(groups, minlength=num_units).astype(float)

@@ -77,9 +77,7 @@ class Trait:
 
 # Lengths in face units, strengths in [0, 1] (values outside are clipped when painted).
 TRAITS = {
-    "face_width": Trait(
-        0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}
-    ),
+    "face_width": Trait(0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}),
     "face_length": Trait(0.57, {"Oval_Face": 0.13, "Male": 0.015, "face_length": 0.020}),
     "taper": Trait(0.10, {"Oval_Face": 0.09, "Male": -0.08, "Double_Chin": -0.04, "jaw": 0.04}),
     "jaw": Trait(0.10, {"Male": 0.52, "Oval_Face": -0.1, "jaw": 0.20}),
@@ -502,9 +500,7 @@ def draw_faces(
                 f"one row an image, columns {', '.join(columns)}"
             )
         if not ((table >= low) & (table <= 1)).all():
-            raise ValueError(
-                f"{name} must lie in [{low}, 1], got {table.min():g} to {table.max():g}: clip it"
-            )
+            raise ValueError(f"{name} must lie in [{low}, 1], got {table.min():g} to {table.max():g}: clip it")
     device = torch.device(device)
     images = torch.empty(len(labels), 3, size, size, dtype=torch.uint8, device=device)
     rows = max(1, PIXELS_PER_CHUNK.get(device.type, 2**23) // size**2)

@@ -48,9 +48,7 @@ class ImageTable:
     def __post_init__(self) -> None:
         n = self.images.shape[0]
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
-            raise ValueError(
-                f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}"
-            )
+            raise ValueError(f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
         if n == 0:
             raise ValueError("images must hold at least one image, got 0")
         if self.labels.shape != (n, len(self.label_names)):
@@ -133,7 +131,8 @@ class ImageTable:
         Raises:
             ValueError: unknown label; the message lists the known ones and the nearest.
         """
-        return name_index(LABEL_ALIASES.get(name, name), self.label_names, "label")
+        known = name if name in self.label_names else LABEL_ALIASES.get(name, name)
+        return name_index(known, self.label_names, "label")
 
     def class_index(self, name: str) -> int:
         """Return the index of a class by its name.

@@ -63,15 +63,11 @@ def linear_probe(
     features_fit, labels_fit = _known_rows(features_fit, labels_fit, "fit")
     features_eval, labels_eval = _known_rows(features_eval, labels_eval, "eval")
     if features_fit.shape[1] != features_eval.shape[1]:
-        raise ValueError(
-            f"features to fit have {features_fit.shape[1]} columns, to evaluate {features_eval.shape[1]}"
-        )
+        raise ValueError(f"features to fit have {features_fit.shape[1]} columns, to evaluate {features_eval.shape[1]}")
     for value in (0, 1):
         count = int((labels_fit == value).sum())
         if count < NUM_FOLDS:
-            raise ValueError(
-                f"labels_fit has {count} rows labelled {value}: the inner folds need {NUM_FOLDS}"
-            )
+            raise ValueError(f"labels_fit has {count} rows labelled {value}: the inner folds need {NUM_FOLDS}")
         if not (labels_eval == value).any():
             raise ValueError(f"labels_eval has no row labelled {value}: AUC needs both classes")
 
@@ -100,13 +96,9 @@ def _known_rows(features: ArrayLike, labels: ArrayLike, name: str) -> tuple[np.n
     features = np.asarray(features, dtype=np.float64)
     labels = np.asarray(labels, dtype=np.float64)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"features_{name} {features.shape} and labels_{name} {labels.shape}: expected (n, d) and (n,)"
-        )
+        raise ValueError(f"features_{name} {features.shape} and labels_{name} {labels.shape}: expected (n, d) and (n,)")
     if not np.isfinite(features).all():
-        raise ValueError(
-            f"features_{name} holds nan or infinite values: the model that made them has diverged"
-        )
+        raise ValueError(f"features_{name} holds nan or infinite values: the model that made them has diverged")
     is_known = ~np.isnan(labels)
     if not np.isin(labels[is_known], (0, 1)).all():
         raise ValueError(f"labels_{name} holds values outside 1, 0 and nan (unknown)")

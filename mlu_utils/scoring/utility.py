@@ -301,9 +301,7 @@ def class_scores(
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"class labels have dtype {labels.dtype}: expected integers")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(
-            f"class labels span {labels.min()}..{labels.max()}: expected 0..{logits.shape[1] - 1}"
-        )
+        raise ValueError(f"class labels span {labels.min()}..{labels.max()}: expected 0..{logits.shape[1] - 1}")
     mask = _bool(forgotten_mask, "forgotten_mask")
     if mask.shape != labels.shape:
         raise ValueError(f"forgotten_mask has shape {mask.shape}: expected {labels.shape}")
@@ -339,9 +337,7 @@ def _known(
     logits = np.asarray(logits, dtype=np.float64)
     labels = np.asarray(labels, dtype=np.float64)
     if logits.ndim != 1 or logits.shape != labels.shape:
-        raise ValueError(
-            f"logits {logits.shape} and labels {labels.shape}: expected two arrays of one shape (n,)"
-        )
+        raise ValueError(f"logits {logits.shape} and labels {labels.shape}: expected two arrays of one shape (n,)")
     _check_finite(logits)
     _check_binary(labels)
     is_known = ~np.isnan(labels)
@@ -351,8 +347,7 @@ def _known(
     missing = [value for value in needs if not (positive == value).any()]
     if missing:
         raise ValueError(
-            f"{score} needs an entry labelled {missing[0]}, but all {positive.size} known labels "
-            f"are {1 - missing[0]}"
+            f"{score} needs an entry labelled {missing[0]}, but all {positive.size} known labels are {1 - missing[0]}"
         )
     return logits[is_known], positive
 
@@ -361,9 +356,7 @@ def _table(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray
     logits = np.asarray(logits, dtype=np.float64)
     labels = np.asarray(labels, dtype=np.float64)
     if logits.ndim != 2 or logits.shape != labels.shape:
-        raise ValueError(
-            f"logits {logits.shape} and labels {labels.shape}: expected two arrays of one shape (n, K)"
-        )
+        raise ValueError(f"logits {logits.shape} and labels {labels.shape}: expected two arrays of one shape (n, K)")
     _check_finite(logits)
     _check_binary(labels)
     return logits, labels

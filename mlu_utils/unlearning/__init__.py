@@ -93,7 +93,5 @@ def unlearn(
     device = device_of(model)
     with Timer(device) as timer:
         unlearned = method.function(model, table, request, seed=seed, **hyperparameters)
-    record = UnlearningRecord(
-        name, str(request), seed, hyperparameters, timer.seconds, peak_memory_mib(device)
-    )
+    record = UnlearningRecord(name, str(request), seed, hyperparameters, timer.seconds, peak_memory_mib(device))
     return unlearned, record

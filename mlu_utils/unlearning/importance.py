@@ -38,7 +38,8 @@ HESSIANS = ("exact", "sampled", "squared_minibatch")
 
 # Backward nodes of operations that are linear, or piecewise linear, in their differentiable inputs.
 _PIECEWISE_LINEAR_NODES = (
-    "AccumulateGrad Addmm Convolution MkldnnConvolution ConvolutionOverrideable NativeBatchNorm CudnnBatchNorm "
+    "AccumulateGrad AsStrided Addmm Convolution MkldnnConvolution ConvolutionOverrideable NativeBatchNorm "
+    "CudnnBatchNorm "
     "MiopenBatchNorm Relu LeakyRelu Hardtanh Threshold MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D Mean Sum Add "
     "Sub Neg View UnsafeView Reshape T Transpose Permute Squeeze Unsqueeze Expand Cat Slice Select Clone Alias Copy "
     "ToCopy Mm MaxPool2D ReshapeAlias ConstantPadNd"
@@ -293,7 +294,13 @@ def _chosen(labels: torch.Tensor, mask: torch.Tensor, loss: str) -> torch.Tensor
 
 
 def _batch_gradients(
-    model: nn.Module, table: ImageTable, rows: torch.Tensor, mask: torch.Tensor, loss: str, batch_size: int, precision: Precision
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    mask: torch.Tensor,
+    loss: str,
+    batch_size: int,
+    precision: Precision,
 ) -> Iterator[tuple[float, list[torch.Tensor]]]:
     """Yield the gradient of the loss of each batch and the batch's share of the entries, in eval mode."""
     device, parameters = device_of(model), list(model.parameters())
@@ -477,9 +484,7 @@ def _sums_of_squared_products(g: torch.Tensor, x: torch.Tensor, scales: list[tor
         twice = torch.where(p == q, 1.0, 2.0).to(g.dtype)
         left = g[:, :, p] * g[:, :, q] * twice
         right = (x[:, :, p] * x[:, :, q]).transpose(0, 1).reshape(x.shape[1], -1).T
-        return [
-            (left * scale[:, None, None]).transpose(0, 1).reshape(out, -1) @ right for scale in squared_scales
-        ]
+        return [(left * scale[:, None, None]).transpose(0, 1).reshape(out, -1) @ right for scale in squared_scales]
     totals = torch.zeros(len(scales), out * x.shape[1], dtype=g.dtype, device=g.device)
     images = max(1, _CHUNK_FLOATS[g.device.type] // totals.shape[1])
     for start in range(0, batch, images):
@@ -512,5 +517,3 @@ def _require_piecewise_linear(logits: torch.Tensor) -> None:
                 "differs from that of the Gauss-Newton matrix; use method='squared_minibatch'"
             )
         stack.extend(parent for parent, _ in node.next_functions)
-
-

@@ -131,7 +131,9 @@ def _last_layer(
     size = g.shape[1] * phi.shape[1]
     hessian = torch.einsum("ncd,ni,nj->cidj", curvature, phi, phi).reshape(size, size)
     hessian += damping * torch.eye(size, dtype=phi.dtype, device=phi.device)
-    gradients, noisy_gradients = (torch.einsum("nc,ni->nci", a, b).flatten(1) for a, b in ((g, phi), (noisy_g, noisy_phi)))
+    gradients, noisy_gradients = (
+        torch.einsum("nc,ni->nci", a, b).flatten(1) for a, b in ((g, phi), (noisy_g, noisy_phi))
+    )
     return -(noisy_gradients * torch.linalg.solve(hessian, gradients.T).T).sum(1)
 
 
@@ -172,13 +174,12 @@ def _conjugate_gradient(
     damped = ggn * (1 / int(chosen.sum())) + damping * IdentityLinearOperator(
         [p.shape for p in parameters], images.device, parameters[0].dtype
     )
-    inverse = CGInverseLinearOperator(damped, maxiter=max_iterations, tol=1e-8)
+    inverse = CGInverseLinearOperator(damped, max_iter=max_iterations, tolerance=1e-5, eps=1e-20)
 
     def gradient(x: torch.Tensor, n: int) -> torch.Tensor:
         value = loss(model(x[n : n + 1]), target[n : n + 1])
         return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
 
-    influence = [
-        -(gradient(noisy, n) @ (inverse @ gradient(images, n)).double().to(images.dtype)) for n in range(len(images))
-    ]
-    return torch.stack(influence).detach().double()
+    # One column an image, so that all solves share their products with the matrix.
+    gradients, noisy_gradients = (torch.stack([gradient(x, n) for n in range(len(x))], 1) for x in (images, noisy))
+    return -(noisy_gradients * (inverse @ gradients)).sum(0).detach().double()

@@ -23,6 +23,7 @@ def retrain(
     learning_rate: float = 0.01,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    schedule: str = "constant",
     augmentation: Augmentation | None = None,
     precision: Precision = FP32,
 ) -> nn.Module:
@@ -36,7 +37,8 @@ def retrain(
         table: the data.
         request: what to forget.
         seed: of initialisation, order and augmentation.
-        num_epochs, batch_size, learning_rate, momentum, weight_decay, augmentation, precision: see `training.fit`.
+        num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule: see `training.fit`.
+        augmentation, precision: likewise.
 
     Source: the gold standard of all unlearning papers; recipe of Hossain et al. (2025) as defaults.
     """
@@ -50,6 +52,7 @@ def retrain(
         learning_rate=learning_rate,
         momentum=momentum,
         weight_decay=weight_decay,
+        schedule=schedule,
         augmentation=augmentation,
         seed=seed,
         precision=precision,

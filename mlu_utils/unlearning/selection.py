@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from mlu_utils.data.table import ImageTable
+from mlu_utils.models import head
 
 # printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control, which
 # changes as many weights in the same way but picks them blindly.
@@ -40,7 +42,7 @@ def calibration_rows(
         num_forget_images, num_retain_images: at most this many rows for each loss.
         split: train, validation or another split. The paper says "without the original training data" and yet
             takes gradients on it; here the source is explicit.
-        seed: of the sample; the same images come first for both losses where both can use them.
+        seed: of the sample; where both losses can use all rows, as for a label, their samples share images.
 
     Raises:
         ValueError: a number of images below 1, or the split has nothing to forget or nothing to keep.
@@ -85,7 +87,30 @@ def quantile(values: torch.Tensor, q: float) -> torch.Tensor:
     return inside.kthvalue(rank - below).values
 
 
-def relative_importance(forget: torch.Tensor, retain: torch.Tensor, *, damping: float = 1e-3) -> torch.Tensor:
+def exclusive_weights(model: nn.Module, mask: torch.Tensor) -> torch.Tensor:
+    """Return bool, flat: the head rows of labels that nobody keeps; only what must be forgotten uses them.
+
+    Gradients alone do not show all of them: a feature that is 0 on every calibration image hides its weight.
+
+    Args:
+        model: network whose last layer has one row a label.
+        mask: bool (N, K), entries to forget.
+    """
+    layer = head(model)
+    # Single-label data have one column and rows that compete in one softmax: each row serves every class.
+    rows = mask.all(0) if mask.shape[1] == layer.out_features else torch.zeros(layer.out_features, dtype=torch.bool)
+    parts = []
+    for p in model.parameters():
+        part = torch.zeros(p.shape, dtype=torch.bool, device=p.device)
+        if p is layer.weight or p is layer.bias:
+            part[rows.to(p.device)] = True
+        parts.append(part.reshape(-1))
+    return torch.cat(parts)
+
+
+def relative_importance(
+    forget: torch.Tensor, retain: torch.Tensor, *, exclusive: torch.Tensor | None = None, damping: float = 1e-3
+) -> torch.Tensor:
     """Return how much more a weight matters to what must be forgotten than to what must be kept, >= 0.
 
     (forget / mean forget) / (retain / mean retain + damping): 1 = as much for one as for the other; infinite for a
@@ -93,7 +118,8 @@ def relative_importance(forget: torch.Tensor, retain: torch.Tensor, *, damping: 
     """
     floor = torch.finfo(forget.dtype).tiny
     ratio = (forget / forget.mean().clamp_min(floor)) / (retain / retain.mean().clamp_min(floor) + damping)
-    return torch.where((retain == 0) & (forget > 0), torch.inf, ratio)
+    alone = (retain == 0) & (forget > 0)
+    return torch.where(alone if exclusive is None else alone | exclusive, torch.inf, ratio)
 
 
 def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | None = None) -> torch.Tensor:
@@ -140,7 +166,16 @@ class Thresholds:
 
 
 def percentile_thresholds(scores: torch.Tensor, *, percentiles: tuple[float, ...] = (25, 50, 75)) -> Thresholds:
-    """Return the three thresholds of the scores of the weights in W_f."""
+    """Return the three thresholds of the scores of the weights in W_f.
+
+    Raises:
+        ValueError: W_f is empty.
+    """
+    if len(scores) == 0:
+        raise ValueError(
+            "no weight has any influence on what must be forgotten (the model is certain of it on every calibration "
+            "image): take more calibration images"
+        )
     return Thresholds(*(float(quantile(scores, p / 100)) for p in percentiles))
 
 

@@ -72,7 +72,7 @@ def filtered_weights(
         seed: of the random control.
 
     Raises:
-        ValueError: unknown reading, or tau <= 0.
+        ValueError: unknown reading, tau <= 0, or an empty W_f.
 
     Source: Hossain et al. (2025), Algorithm 1, step 5.
 
@@ -81,6 +81,11 @@ def filtered_weights(
     selection.require_reading(reading)
     if tau <= 0:
         raise ValueError(f"tau must be positive, got {tau}")
+    if not chosen.any():
+        raise ValueError(
+            "no weight has any influence on what must be forgotten (the model is certain of it on every calibration "
+            "image): take more calibration images"
+        )
     if reading == "printed":
         return chosen & (scores < scores[chosen].mean() / tau)
     filtered = chosen & (scores > tau)
@@ -112,7 +117,7 @@ def weight_filtering(
     influence_damping: float = 1e-3,
     influence_noise_std: float = 0.1,
     influential_share: float = 0.5,
-    forget_share: float = 0.01,
+    forget_share: float = 0.0005,
     tau: float = 4.0,
     filter_noise_std: float = 0.0,
     num_rounds: int = 2,
@@ -175,6 +180,7 @@ def weight_filtering(
     # Once a label's head row is 0 the forget loss has no gradient in the trunk: measure it on the original.
     of_forget = gradients_of(unlearned, table, influential, mask, loss="forget", precision=precision).mean_absolute
     parameters = dict(unlearned.named_parameters())
+    exclusive = selection.exclusive_weights(unlearned, mask)
     modified = torch.zeros(len(of_forget), dtype=torch.bool, device=of_forget.device)
     first_curvature = None
     for round_number in range(num_rounds):
@@ -185,7 +191,7 @@ def weight_filtering(
         if reading == "printed":
             scores, chosen = forget, selection.forget_set(of_forget, forget_share)
         else:
-            scores = selection.relative_importance(forget, retain)
+            scores = selection.relative_importance(forget, retain, exclusive=exclusive)
             chosen = selection.forget_set(of_forget, forget_share, relative=scores)
         adapted = adaptive_tau(
             tau,
@@ -194,9 +200,7 @@ def weight_filtering(
             first_curvature=first_curvature,
         )
         filtered = filtered_weights(scores, chosen, adapted, reading=reading, seed=seed + round_number)
-        filter_weights(
-            unlearned, importance.unflatten(filtered, parameters), noise_std=filter_noise_std, seed=seed
-        )
+        filter_weights(unlearned, importance.unflatten(filtered, parameters), noise_std=filter_noise_std, seed=seed)
         modified |= filtered
         constrained_finetune(
             unlearned,

@@ -105,7 +105,8 @@ def prune_weights(
     # W_f is a small part of all weights: work on its entries only.
     touched = torch.nonzero(zones != UNTOUCHED).flatten()
     zone, weight = zones[touched], weights[touched]
-    shrunk = weight * torch.exp(-decay * (scores[touched] / scale).clamp_max(1))
+    relative = torch.where(scores[touched] >= scale, 1, scores[touched] / scale)  # also where both are infinite
+    shrunk = weight * torch.exp(-decay * relative)
     nudged = weight - reduced_rate * gradient[touched]
     new = torch.where(zone == ZEROED, 0, torch.where(zone == SHRUNK, shrunk, nudged))
     return weights.index_copy(0, touched, new)
@@ -204,7 +205,7 @@ def weight_pruning(
     retain_hessian: str = "squared_minibatch",
     alpha: float = 0.5,
     beta: float = 0.5,
-    forget_share: float = 0.002,
+    forget_share: float = 0.0005,
     num_rounds: int = 1,
     tolerance: float = 0.05,
     decay: float = 1.0,
@@ -263,16 +264,15 @@ def weight_pruning(
         unlearned, table, forget_rows, mask, loss="forget", hessian=forget_hessian, **options
     ).importance
     parameters = dict(unlearned.named_parameters())
+    exclusive = selection.exclusive_weights(unlearned, mask)
     modified = torch.zeros(len(forget), dtype=torch.bool, device=forget.device)
     first_loss, share = None, forget_share
     for round_number in range(num_rounds):
-        retain = pruning_scores(
-            unlearned, table, retain_rows, mask, loss="retain", hessian=retain_hessian, **options
-        )
+        retain = pruning_scores(unlearned, table, retain_rows, mask, loss="retain", hessian=retain_hessian, **options)
         if reading == "printed":
             scores, chosen = forget, selection.forget_set(forget, share)
         else:
-            scores = selection.relative_importance(forget, retain.importance)
+            scores = selection.relative_importance(forget, retain.importance, exclusive=exclusive)
             chosen = selection.forget_set(forget, share, relative=scores)
         thresholds = selection.percentile_thresholds(scores[chosen])
         zones = assign_zones(scores, chosen, thresholds, reading=reading, seed=seed + round_number)
