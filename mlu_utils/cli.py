@@ -212,7 +212,17 @@ def _reproduce(options) -> int:
     # The fingerprint among the parameters says what is out of date; file times say nothing.
     command += ["--rerun-triggers", "params", "--rerun-incomplete"]
     # A study that fails doesn't take the others with it. Our lock goes with its process, Snakemake's doesn't.
-    command += ["--keep-going", "--nolock", "--scheduler", "greedy", "--quiet", "host", "progress", "rules"]
+    command += [
+        "--keep-going",
+        "--nolock",
+        "--scheduler",
+        "greedy",
+        "--quiet",
+        "host",
+        "progress",
+        "rules",
+        "--nocolor",
+    ]
     with _only_one_at_a_time():
         for path in notebook_runs.set_aside_outdated(profile):
             print(f"out of date, set aside: {path.relative_to(paths.ROOT)}")

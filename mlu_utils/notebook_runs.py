@@ -601,6 +601,8 @@ def _kernel_environment() -> Iterator[None]:
             "JUPYTER_PATH": os.pathsep.join([folder, *filter(None, [os.environ.get("JUPYTER_PATH")])]),
             "PYTHONPATH": os.pathsep.join([str(paths.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "TQDM_DISABLE": "1",
+            # torchvision's own import warns; nobody who reads the notebook can do anything about it.
+            "PYTHONWARNINGS": "ignore:`torch.jit.script` is deprecated:FutureWarning",
         }
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
