@@ -55,7 +55,7 @@ class ForgetRequest:
         """
         kind, _, rest = text.partition(":")
         name, numbers = rest, ""
-        if kind == "partial":
+        if kind == "partial" and "@" in rest:
             name, _, numbers = rest.rpartition("@")
         elif kind in ("people", "images"):
             name, numbers = "", rest
