@@ -28,10 +28,11 @@ from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import Precision, environment_record, resolve_device, resolve_precision
 from mlu_utils.scoring.probe import linear_probe
 from mlu_utils.scoring.utility import class_scores, label_scores
-from mlu_utils.training import extract_features, fit, predict_logits
+from mlu_utils.training import fit, predict, predict_logits
 from mlu_utils.unlearning import require_method, unlearn
 
 SCORED_SPLITS = ("train", "validation", "test")
+PROBE_SPLITS = ("train", "test")  # where the probe learns and is scored
 
 
 @dataclass(frozen=True)
@@ -272,37 +273,41 @@ def score_rows(
         has_probe: whether the probe is fitted.
     """
     table, rows = study.table, []
+    has_probe = has_probe and study.forget_request.kind in ("label", "class")
+    predicted = {
+        split: predict(model, table, table.rows(split)) for split in {*splits, *(PROBE_SPLITS if has_probe else ())}
+    }
     for split in splits:
         indices = table.rows(split)
-        logits = predict_logits(model, table, indices).numpy()
+        logits = predicted[split][0].numpy()
         labels, mask = table.labels[indices].numpy(), study.mask[indices].numpy()
         if table.is_multi_label:
             scores = label_scores(logits, labels, table.label_names, mask)
         else:
             scores = class_scores(logits, labels[:, 0], table.class_names, mask[:, 0])
         rows += [{"split": split, "unit": "fraction", **row} for row in scores]
-    if has_probe and study.forget_request.kind in ("label", "class"):
-        for metric, value in probe_scores(study, model).items():
+    if has_probe:
+        features = {split: predicted[split][1].numpy() for split in PROBE_SPLITS}
+        for metric, value in probe_scores(study, features).items():
             label = study.forgotten_names[0]
             rows.append({"split": "test", "label": label, "metric": metric, "value": value, "unit": "fraction"})
     return tidy(study, rows, method=method, reading=reading, seed=seed)
 
 
-def probe_scores(study: Study, model: nn.Module) -> dict[str, float]:
-    """Return how well a linear probe reads the forgotten label or class from the penultimate features."""
+def probe_scores(study: Study, features: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return how well a linear probe reads the forgotten label or class from the penultimate features.
+
+    Args:
+        study: whose request names the label or class.
+        features: (n, d) of the train split, on which the probe learns, and of the test split.
+    """
     table, name = study.table, study.forgotten_names[0]
     if table.is_multi_label:
-        target = table.labels[:, table.label_index(name)].numpy()
+        target = table.labels[:, table.label_index(name)]
     else:
-        target = (table.labels[:, 0] == table.class_index(name)).float().numpy()
-    fit_rows, test_rows = table.rows("train"), table.rows("test")
-    return linear_probe(
-        extract_features(model, table, fit_rows).numpy(),
-        target[fit_rows.numpy()],
-        extract_features(model, table, test_rows).numpy(),
-        target[test_rows.numpy()],
-        seed=0,
-    )
+        target = (table.labels[:, 0] == table.class_index(name)).float()
+    fit, test = ((features[split], target[table.rows(split)].numpy()) for split in PROBE_SPLITS)
+    return linear_probe(*fit, *test, seed=0)
 
 
 def time_rows(

@@ -143,7 +143,7 @@ def predict_logits(
     precision: Precision = FP32,
 ) -> torch.Tensor:
     """Return the logits of the rows, float32 (len(rows), num_outputs) on the CPU; the model runs in eval mode."""
-    return _predict(model, table, rows, batch_size, precision)[0]
+    return predict(model, table, rows, batch_size=batch_size, precision=precision)[0]
 
 
 @torch.no_grad()
@@ -156,13 +156,19 @@ def extract_features(
     precision: Precision = FP32,
 ) -> torch.Tensor:
     """Return the penultimate features of the rows, float32 (len(rows), d) on the CPU, in eval mode."""
-    return _predict(model, table, rows, batch_size, precision)[1]
+    return predict(model, table, rows, batch_size=batch_size, precision=precision)[1]
 
 
-def _predict(
-    model: nn.Module, table: ImageTable, rows: torch.Tensor, batch_size: int, precision: Precision
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    *,
+    batch_size: int = 256,
+    precision: Precision = FP32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and the features that the head turns into them."""
+    """Return logits and the penultimate features that the head turns into them, float32 on the CPU, in one pass."""
     device, was_training = device_of(model), model.training
     batches = Batches(table, rows, batch_size=batch_size, device=device, memory_format=precision.memory_format)
     logits, features = [], []

@@ -121,7 +121,7 @@ def weight_filtering(
     tau: float = 4.0,
     filter_noise_std: float = 0.0,
     num_rounds: int = 2,
-    steps_per_round: int = 3,
+    steps_per_round: int = 2,
     epsilon: float = 0.01,
     finetune_learning_rate: float = 0.01,
     finetune_batch_size: int = 64,
