@@ -31,6 +31,15 @@ QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None
 SMALL = {
     "Retrain": {"num_epochs": 2, "batch_size": 5},
     "HeadReset": {},
+    "FT": {"num_epochs": 1, "batch_size": 5},
+    "CF-k": {"k": 1, "batch_size": 5},
+    "EU-k": {"k": 1, "num_epochs": 2, "batch_size": 5},
+    "NegGrad": {"num_epochs": 2, "learning_rate": 0.01, "batch_size": 5},
+    "AdvNegGrad": {"batch_size": 5},
+    "UNSIR": {"num_noise_images": 3, "noise_steps": 3, "batch_size": 5},
+    "SCRUB": {"num_epochs": 2, "forget_batch_size": 3, "retain_batch_size": 5},
+    "SalUn": {"num_epochs": 2, "batch_size": 5},
+    "SSD": {"alpha": 1.0, "batch_size": 5},
     "WF": {"forget_share": 0.3, "tau": 1.0, "steps_per_round": 2, "finetune_batch_size": 5},
     "WP": {"forget_share": 0.3, "num_rounds": 2, "steps_per_round": 2, "finetune_batch_size": 5},
 }
@@ -73,7 +82,7 @@ def same_bits(a, b) -> bool:
 
 
 def test_the_contract_covers_every_method_reading_and_kind():
-    assert len(CASES) == 57  # Retrain 8, HeadReset 1, WF 3 x 8, WP 3 x 8
+    assert len(CASES) == 130  # HeadReset 2; Retrain and nine baselines 8 each; WF and WP 3 x 8 each
     assert set(SMALL) == set(METHODS)
     for name, method in METHODS.items():
         covered = {(reading, text.split(":")[0]) for n, reading, _, text in CASES if n == name}
@@ -126,8 +135,8 @@ def test_a_kind_that_a_method_does_not_take_is_refused_by_name(name, make_table,
 
 
 def test_the_refusals_are_covered():
-    assert len(REFUSED) == 7
-    with pytest.raises(ValueError, match="head_reset has no form for people requests: only a label has a head row"):
+    assert len(REFUSED) == 6
+    with pytest.raises(ValueError, match="head_reset has no form for people requests: a label or class has a row"):
         head_reset(tiny_model(), tiny_table(), ForgetRequest.parse("people:1"), seed=0)
 
 

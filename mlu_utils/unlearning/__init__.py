@@ -17,7 +17,19 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import KINDS, ForgetRequest
 from mlu_utils.runtime import Timer, peak_memory_mib
 from mlu_utils.training import device_of
-from mlu_utils.unlearning import head_reset, retrain, weight_filtering, weight_pruning
+from mlu_utils.unlearning import (
+    cf_k,
+    finetune,
+    head_reset,
+    neggrad,
+    retrain,
+    salun,
+    scrub,
+    ssd,
+    unsir,
+    weight_filtering,
+    weight_pruning,
+)
 from mlu_utils.unlearning.selection import READINGS
 
 
@@ -39,10 +51,22 @@ class Method:
 
 
 _MLU = "Hossain, Marasco, Lin and King (2025), I Forgot About You!, ECML PKDD"
+_CF_K = "Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning"
 
 METHODS = {
     "Retrain": Method(retrain.retrain, "Retrain", "the reference of every unlearning paper"),
-    "HeadReset": Method(head_reset.head_reset, "Head reset (control)", "none: a control of ours", kinds=("label",)),
+    "HeadReset": Method(
+        head_reset.head_reset, "Head reset (control)", "none: a control of ours", kinds=("label", "class")
+    ),
+    "FT": Method(finetune.finetune, "Fine-tuning", "a lower bound in every unlearning paper"),
+    "CF-k": Method(cf_k.cf_k, "Catastrophic forgetting-k", _CF_K),
+    "EU-k": Method(cf_k.eu_k, "Exact unlearning-k", _CF_K),
+    "NegGrad": Method(neggrad.neggrad, "NegGrad", "Golatkar, Achille and Soatto (2020), Eternal Sunshine, CVPR"),
+    "AdvNegGrad": Method(neggrad.advanced_neggrad, "Advanced NegGrad", "Choi and Na (2023), MUFAC and MUCAC"),
+    "UNSIR": Method(unsir.unsir, "UNSIR", "Tarun et al. (2023), Fast Yet Effective Machine Unlearning, TNNLS"),
+    "SCRUB": Method(scrub.scrub, "SCRUB", "Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, NeurIPS"),
+    "SalUn": Method(salun.salun, "SalUn", "Fan et al. (2024), SalUn, ICLR"),
+    "SSD": Method(ssd.ssd, "Selective synaptic dampening", "Foster, Schoepf and Brintrup (2024), SSD, AAAI"),
     "WF": Method(weight_filtering.weight_filtering, "Weight Filtering", _MLU, readings=READINGS),
     "WP": Method(weight_pruning.weight_pruning, "Weight Pruning", _MLU, readings=READINGS),
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice, repeat
+
 import torch
 from torch import nn
 
-from mlu_utils.data.batches import Augmentation, Batches
+from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import NonFiniteLossError, device_of
+from mlu_utils.unlearning.descent import descend, sgd
 
 
 def constrained_finetune(
@@ -24,7 +27,6 @@ def constrained_finetune(
     learning_rate: float = 0.01,
     momentum: float = 0.9,
     batch_size: int = 64,
-    augmentation: Augmentation | None = None,
     seed: int,
     precision: Precision = FP32,
 ) -> list[float]:
@@ -41,8 +43,7 @@ def constrained_finetune(
         num_steps: SGD steps, 0 = none.
         epsilon: half-width of the interval around the value right after modification, >= 0.
         learning_rate, momentum, batch_size: of SGD.
-        augmentation: random changes of the images, or None.
-        seed: of order and augmentation.
+        seed: of the order of the images.
         precision: number format of the forward and backward pass.
 
     Returns:
@@ -62,8 +63,6 @@ def constrained_finetune(
         raise ValueError(f"num_steps must be at least 0, got {num_steps}")
     if num_steps == 0:
         return []
-    device = device_of(model)
-    model.eval()
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     # Infinite bounds leave the other weights free, so that one clamp serves a whole tensor.
     bounds = {
@@ -74,38 +73,32 @@ def constrained_finetune(
         for name, chosen in modified.items()
         if chosen.any()
     }
-    parameters = dict(model.named_parameters())
-    optimizer = torch.optim.SGD(parameters.values(), lr=learning_rate, momentum=momentum, foreach=True)
+    parameters, device = dict(model.named_parameters()), device_of(model)
     batches = Batches(
         table,
         rows,
         batch_size=batch_size,
         device=device,
         generator=torch.Generator().manual_seed(seed),
-        augmentation=augmentation,
         memory_format=precision.memory_format,
     )
     mask = mask.to(device)
-    losses: list[torch.Tensor] = []
-    while len(losses) < num_steps:
-        for images, labels, batch_rows in batches:
-            with precision.autocast(device):
-                logits = model(images)
-            loss = retain_loss(logits, labels, mask[batch_rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            with torch.no_grad():
-                for name, (low, high) in bounds.items():
-                    parameters[name].clamp_(low, high)
-            losses.append(loss.detach())
-            if len(losses) == num_steps:
-                break
-    values = torch.stack(losses).tolist()
-    if not torch.isfinite(torch.stack(losses)).all() or not all(p.isfinite().all() for p in parameters.values()):
+
+    def objective(batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        images, labels, batch_rows = batch
+        with precision.autocast(device):
+            logits = model(images)
+        return retain_loss(logits, labels, mask[batch_rows])
+
+    @torch.no_grad()
+    def clamp() -> None:
+        for name, (low, high) in bounds.items():
+            parameters[name].clamp_(low, high)
+
+    optimizer = sgd(parameters.values(), learning_rate=learning_rate, momentum=momentum, weight_decay=0.0)
+    steps = islice(chain.from_iterable(repeat(batches)), num_steps)
+    try:
+        return descend(model, steps, objective, optimizer, batchnorm="eval", after_step=clamp)
+    except NonFiniteLossError as error:
         model.load_state_dict(start, strict=False)
-        raise NonFiniteLossError(
-            f"fine-tuning diverged (losses {values[:3]}...) with learning_rate {learning_rate}: "
-            "the model is back where fine-tuning began; try a smaller learning rate"
-        )
-    return values
+        raise NonFiniteLossError(f"fine-tuning diverged and the model is back where it began: {error}") from None

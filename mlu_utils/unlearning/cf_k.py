@@ -1,0 +1,164 @@
+"""CF-k and EU-k: fine-tune only the last k layers; EU-k starts them anew."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mlu_utils.data.table import ImageTable
+from mlu_utils.models import build_model, copy_of, head
+from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.runtime import FP32, Precision
+from mlu_utils.training import device_of
+from mlu_utils.unlearning.descent import Sides, descend, sgd
+
+COUNTINGS = ("blocks", "modules")
+
+
+def last_layers(model: nn.Module, k: int, counting: str = "blocks") -> list[str]:
+    """Return the names of the modules with weights that CF-k trains, from the output backwards.
+
+    Args:
+        model: a network whose modules are registered in the order in which they are used.
+        k: how many.
+        counting: "blocks": the network's stages, of a ResNet-18 and k = 3 the head, layer4 and layer3 (Choi and Na);
+            a plain sequence of layers counts one block a convolution. "modules": single Conv2d and Linear modules,
+            of a ResNet-18 and k = 3 the head and both convolutions of the last block (Goel et al.). The BatchNorm
+            layers on the way belong to them.
+
+    Raises:
+        ValueError: unknown counting, or k outside 1..number there are.
+    """
+    if counting not in COUNTINGS:
+        raise ValueError(f"unknown counting {counting!r} of layers: choose blocks or modules")
+    own = [(name, m) for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
+    groups: list[list[str]] = []
+    stage = None
+    for name, module in own:
+        top, _, rest = name.partition(".")
+        opens = isinstance(module, nn.Conv2d | nn.Linear)
+        if counting == "blocks" and rest.count("."):  # inside a stage such as layer4.1.conv2
+            opens, stage = stage != top, top
+        if opens or not groups:
+            groups.append([])
+        groups[-1].append(name)
+    if not 1 <= k <= len(groups):
+        raise ValueError(f"k must be in 1..{len(groups)} (the {counting} of this network), got {k}")
+    return [name for group in groups[: -k - 1 : -1] for name in reversed(group)]
+
+
+def cf_k(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    seed: int,
+    k: int = 3,
+    counting: str = "blocks",
+    is_reinitialised: bool = False,
+    num_epochs: int = 2,
+    learning_rate: float = 1e-3,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    batch_size: int = 64,
+    batchnorm: str = "train",
+    freezes_statistics: bool = True,
+    precision: Precision = FP32,
+) -> nn.Module:
+    """Return a copy whose last k layers were trained on the retain loss, everything below frozen.
+
+    Args:
+        model: the original model; not changed.
+        table: the data.
+        request: what to forget.
+        seed: of the order of the images, and of new weights.
+        k, counting: see `last_layers`.
+        is_reinitialised: start these layers anew (EU-k).
+        num_epochs: passes over the images with something to keep.
+        learning_rate, momentum, weight_decay, batch_size: of SGD.
+        batchnorm: see `descent.descend`.
+        freezes_statistics: keep the running statistics of frozen BatchNorm layers too; False is what the public
+            codes do, where they move although the layer is called frozen.
+        precision: number format.
+
+    Raises:
+        ValueError: see `last_layers`.
+
+    Source: Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning; Choi and Na (2023),
+    public notebooks: k = 3, counting and the other defaults.
+
+    Differs: running statistics of frozen layers stay by default.
+    """
+    unlearned = copy_of(model).to(memory_format=precision.memory_format)
+    trained = last_layers(unlearned, k, counting)
+    modules = dict(unlearned.named_modules())
+    if is_reinitialised:
+        fresh = build_model(model.architecture, head(model).out_features, seed=seed).to(device_of(model))
+        for name, module in fresh.named_modules():
+            if name in trained:
+                modules[name].load_state_dict(module.state_dict())
+    chosen = {id(p) for name in trained for p in modules[name].parameters(recurse=False)}
+    for p in unlearned.parameters():
+        p.requires_grad_(id(p) in chosen)
+    frozen = [m for name, m in modules.items() if isinstance(m, nn.BatchNorm2d) and name not in trained]
+    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
+    parameters = [p for p in unlearned.parameters() if p.requires_grad]
+    descend(
+        unlearned,
+        sides.retain(num_epochs),
+        lambda batch: retain_loss(batch.logits(unlearned), batch.labels, batch.mask),
+        sgd(parameters, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
+        batchnorm=batchnorm,
+        frozen=frozen if freezes_statistics else (),
+    )
+    for p in unlearned.parameters():
+        p.requires_grad_(True)
+    return unlearned
+
+
+def eu_k(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    seed: int,
+    k: int = 3,
+    counting: str = "blocks",
+    num_epochs: int = 10,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-5,
+    batch_size: int = 64,
+    batchnorm: str = "train",
+    freezes_statistics: bool = True,
+    precision: Precision = FP32,
+) -> nn.Module:
+    """Return a copy whose last k layers were trained from new weights on the retain loss: CF-k with a fresh start.
+
+    Args:
+        model: the original model; not changed.
+        table: the data.
+        request: what to forget.
+        seed, k, counting, num_epochs, learning_rate, momentum, weight_decay, batch_size: see `cf_k`.
+        batchnorm, freezes_statistics, precision: see `cf_k`.
+
+    Source: Goel et al. (2022); weight decay, momentum and batch size of its public code.
+
+    Differs: a constant rate instead of restarts, 10 epochs instead of 62, the network's own initialisation.
+    """
+    return cf_k(
+        model,
+        table,
+        request,
+        seed=seed,
+        k=k,
+        counting=counting,
+        is_reinitialised=True,
+        num_epochs=num_epochs,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        batchnorm=batchnorm,
+        freezes_statistics=freezes_statistics,
+        precision=precision,
+    )

@@ -1,0 +1,53 @@
+"""Fine-tuning: go on training on what is kept and hope that the rest fades. The lower bound of every comparison."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mlu_utils.data.table import ImageTable
+from mlu_utils.models import copy_of
+from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.runtime import FP32, Precision
+from mlu_utils.unlearning.descent import Sides, descend, sgd
+
+
+def finetune(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    seed: int,
+    num_epochs: int = 10,
+    learning_rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    batch_size: int = 64,
+    batchnorm: str = "train",
+    precision: Precision = FP32,
+) -> nn.Module:
+    """Return a copy trained on the retain loss alone.
+
+    Args:
+        model: the original model; not changed.
+        table: the data.
+        request: what to forget.
+        seed: of the order of the images.
+        num_epochs: passes over the images with something to keep.
+        learning_rate, momentum, weight_decay, batch_size: of SGD.
+        batchnorm: see `descent.descend`.
+        precision: number format.
+
+    Source: defaults of Jia et al. (2023), Model Sparsity Can Simplify Machine Unlearning (its public code).
+
+    Differs: none for people and classes; for a label the loss leaves the label out and keeps every image.
+    """
+    unlearned = copy_of(model).to(memory_format=precision.memory_format)
+    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
+    descend(
+        unlearned,
+        sides.retain(num_epochs),
+        lambda batch: retain_loss(batch.logits(unlearned), batch.labels, batch.mask),
+        sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
+        batchnorm=batchnorm,
+    )
+    return unlearned

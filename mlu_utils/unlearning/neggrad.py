@@ -1,0 +1,127 @@
+"""NegGrad: climb the loss of what must be forgotten; Advanced NegGrad and NegGrad+ descend the rest at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mlu_utils.data.table import ImageTable
+from mlu_utils.models import copy_of
+from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.runtime import FP32, Precision
+from mlu_utils.unlearning.descent import Batch, Sides, ascent_loss, both_logits, descend, sgd
+
+
+def neggrad(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    seed: int,
+    num_epochs: int = 5,
+    learning_rate: float = 1e-4,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    batch_size: int = 64,
+    is_bounded: bool = True,
+    batchnorm: str = "train",
+    precision: Precision = FP32,
+) -> nn.Module:
+    """Return a copy that climbed the forget loss.
+
+    Args:
+        model: the original model; not changed.
+        table: the data.
+        request: what to forget.
+        seed: of the order of the images.
+        num_epochs: passes over the images to forget.
+        learning_rate, momentum, weight_decay, batch_size: of SGD.
+        is_bounded: see `descent.ascent_loss`; False is the published loss.
+        batchnorm: see `descent.descend`.
+        precision: number format.
+
+    Source: Golatkar, Achille and Soatto (2020) and Graves et al. (2021); defaults of Jia et al. (2023), public code.
+
+    Differs: the loss is bounded by default.
+    """
+    unlearned = copy_of(model).to(memory_format=precision.memory_format)
+    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
+    descend(
+        unlearned,
+        sides.forget(num_epochs),
+        lambda batch: -ascent_loss(batch.logits(unlearned), batch.labels, batch.mask, is_bounded=is_bounded),
+        sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
+        batchnorm=batchnorm,
+    )
+    return unlearned
+
+
+def advanced_neggrad(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    seed: int,
+    alpha: float = 0.5,
+    anchor: float = 0.0,
+    num_epochs: int = 2,
+    learning_rate: float = 1e-3,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    batch_size: int = 64,
+    is_bounded: bool = True,
+    batchnorm: str = "train",
+    precision: Precision = FP32,
+) -> nn.Module:
+    """Return a copy trained on 2 [alpha (L_retain + anchor |w - w0|^2) - (1 - alpha) L_forget].
+
+    alpha = 1/2 without anchor is Advanced NegGrad, L_retain - L_forget; NegGrad+ has alpha = .95 and BatchNorm in
+    eval mode.
+
+    Args:
+        model: the original model, w0; not changed.
+        table: the data.
+        request: what to forget.
+        seed: of the order of the images.
+        alpha: weight of keeping against forgetting, in [0, 1].
+        anchor: pull towards the original weights, >= 0.
+        num_epochs: passes over the images with something to keep; each batch has one to forget beside it.
+        learning_rate, momentum, weight_decay, batch_size: of SGD.
+        is_bounded: see `descent.ascent_loss`; False is the published loss.
+        batchnorm: see `descent.descend`.
+        precision: number format.
+
+    Raises:
+        ValueError: alpha outside [0, 1] or anchor below 0.
+
+    Source: Choi and Na (2023), public notebooks (Advanced NegGrad: defaults); Kurmanji et al. (2023) (NegGrad+).
+
+    Differs: the factor 2, which makes one learning rate mean the same for both; the bounded loss; no batch is skipped.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    if anchor < 0:
+        raise ValueError(f"anchor must be at least 0, got {anchor}")
+    unlearned = copy_of(model).to(memory_format=precision.memory_format)
+    start = [p.detach().clone() for p in unlearned.parameters()]
+
+    def objective(pair: tuple[Batch, Batch]) -> torch.Tensor:
+        retain, forget = pair
+        of_retain, of_forget = both_logits(unlearned, retain, forget)
+        keep = retain_loss(of_retain, retain.labels, retain.mask)
+        if anchor:
+            keep = keep + anchor * sum(
+                (p - p0).square().sum() for p, p0 in zip(unlearned.parameters(), start, strict=True)
+            )
+        climb = ascent_loss(of_forget, forget.labels, forget.mask, is_bounded=is_bounded)
+        return 2 * (alpha * keep - (1 - alpha) * climb)
+
+    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
+    descend(
+        unlearned,
+        sides.pairs(num_epochs),
+        objective,
+        sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
+        batchnorm=batchnorm,
+    )
+    return unlearned

@@ -1,0 +1,172 @@
+"""SCRUB: a student that disagrees with its teacher on what must be forgotten and agrees on the rest."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlu_utils.data.table import ImageTable
+from mlu_utils.models import copy_of
+from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.runtime import FP32, Precision
+from mlu_utils.training import predict_logits
+from mlu_utils.unlearning.descent import Batch, Sides, descend, sgd
+
+
+def distillation_divergence(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    chosen: torch.Tensor,
+    *,
+    temperature: float,
+    is_single_label: bool,
+    is_bounded: bool = False,
+) -> torch.Tensor:
+    """Return T^2 times the mean KL(teacher || student) over the chosen entries, both softened by T; 0 for none.
+
+    Args:
+        student, teacher: logits (B, num_outputs).
+        chosen: bool (B, K), entries that count; K = 1 for single-label data.
+        temperature: T > 0.
+        is_single_label: softmax over the outputs; otherwise one Bernoulli per label. A softmax over independent
+            labels would not see a shift common to all logits.
+        is_bounded: an entry counts up to KL(teacher || uniform), where the student says nothing, and has no
+            gradient beyond.
+    """
+    s, t = student.float() / temperature, teacher.float() / temperature
+    if is_single_label:
+        log_p = t.log_softmax(1)
+        negative_entropy = (log_p.exp() * log_p).sum(1, keepdim=True)
+        divergence = negative_entropy - (log_p.exp() * s.log_softmax(1)).sum(1, keepdim=True)
+        most = negative_entropy + math.log(t.shape[1])
+    else:
+        p = t.sigmoid()
+        negative_entropy = p * F.logsigmoid(t) + (1 - p) * F.logsigmoid(-t)
+        divergence = negative_entropy - (p * F.logsigmoid(s) + (1 - p) * F.logsigmoid(-s))
+        most = negative_entropy + math.log(2)
+    if is_bounded:
+        divergence = torch.minimum(divergence, most)
+    return temperature**2 * (divergence * chosen).sum() / chosen.sum().clamp_min(1)
+
+
+def scrub(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    seed: int,
+    num_epochs: int = 3,
+    msteps: int = 2,
+    alpha: float = 0.001,
+    gamma: float = 0.99,
+    temperature: float = 4.0,
+    learning_rate: float = 5e-4,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    decay_epochs: tuple[int, ...] = (3, 5, 9),
+    forget_batch_size: int = 32,
+    retain_batch_size: int = 128,
+    is_bounded: bool = True,
+    is_rewound: bool = False,
+    batchnorm: str = "train",
+    precision: Precision = FP32,
+) -> nn.Module:
+    """Return a student trained in turns away from and towards the original, its teacher.
+
+    In each of the first `msteps` epochs a pass over the images to forget climbs the divergence from the teacher on
+    the entries to forget; in every epoch a pass over the rest descends gamma L_retain + alpha times the divergence
+    on the entries to keep.
+
+    Args:
+        model: the original model, teacher and start of the student; not changed.
+        table: the data.
+        request: what to forget.
+        seed: of the order of the images.
+        num_epochs: epochs in all.
+        msteps: epochs that begin with a pass over the images to forget.
+        alpha, gamma, temperature: see above and `distillation_divergence`.
+        learning_rate, momentum, weight_decay: of SGD.
+        decay_epochs: after each of these epochs the rate is divided by 10.
+        forget_batch_size, retain_batch_size: images a batch.
+        is_bounded: climb no further than to a student that says nothing; False is the published loss.
+        is_rewound: SCRUB+R: return the student of the epoch whose error on what must be forgotten is nearest to the
+            last student's error on the like entries of the validation split, which nobody trained on.
+        batchnorm: of the student, see `descent.descend`.
+        precision: number format.
+
+    Raises:
+        ValueError: a rewind without validation images.
+
+    Source: Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, Algorithm 1; defaults of its public code
+    (large scale).
+
+    Differs: Bernoulli divergence per label for multi-label data; the bounded climb.
+    """
+    mask = request.mask(table)
+    teacher, student = copy_of(model), copy_of(model).to(memory_format=precision.memory_format)
+    teacher.to(memory_format=precision.memory_format).requires_grad_(False)
+    options = {"seed": seed, "precision": precision}
+    climbing = Sides(student, table, mask, batch_size=forget_batch_size, **options)
+    descending = Sides(student, table, mask, batch_size=retain_batch_size, **options)
+    optimizer = sgd(student.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+    def divergence(batch: Batch, logits: torch.Tensor, chosen: torch.Tensor, is_climb: bool) -> torch.Tensor:
+        with torch.no_grad():
+            of_teacher = batch.logits(teacher)
+        return distillation_divergence(
+            logits,
+            of_teacher,
+            chosen,
+            temperature=temperature,
+            is_single_label=not table.is_multi_label,
+            is_bounded=is_climb and is_bounded,
+        )
+
+    def climb(batch: Batch) -> torch.Tensor:
+        return -divergence(batch, batch.logits(student), batch.mask, True)
+
+    def descent(batch: Batch) -> torch.Tensor:
+        logits = batch.logits(student)
+        keep = gamma * retain_loss(logits, batch.labels, batch.mask)
+        return keep + alpha * divergence(batch, logits, ~batch.mask, False) if alpha else keep
+
+    students = []
+    for epoch in range(1, num_epochs + 1):
+        optimizer.param_groups[0]["lr"] = learning_rate * 0.1 ** sum(epoch > e for e in decay_epochs)
+        if epoch <= msteps:
+            descend(student, climbing.forget(), climb, optimizer, batchnorm=batchnorm)
+        descend(student, descending.retain(), descent, optimizer, batchnorm=batchnorm)
+        if is_rewound:
+            students.append({name: value.clone() for name, value in student.state_dict().items()})
+    if is_rewound and students:
+        _rewind(student, students, table, mask, climbing.forget_rows)
+    return student
+
+
+def _rewind(
+    student: nn.Module, students: list[dict], table: ImageTable, mask: torch.Tensor, forget_rows: torch.Tensor
+) -> None:
+    """Load the state whose error on the entries to forget is nearest to the last one's on unseen ones."""
+    validation = table.rows("validation")
+    if len(validation) == 0:
+        raise ValueError(f"is_rewound compares with validation images and {table.source} has none: set it to False")
+    like = mask[validation]
+    target = prediction_error(student, table, validation, like if like.any() else ~like)
+    errors = []
+    for state in students:
+        student.load_state_dict(state)
+        errors.append(abs(prediction_error(student, table, forget_rows, mask[forget_rows]) - target))
+    student.load_state_dict(students[errors.index(min(errors))])
+
+
+def prediction_error(model: nn.Module, table: ImageTable, rows: torch.Tensor, chosen: torch.Tensor) -> float:
+    """Return the share of the chosen entries (len(rows), K) that the model predicts wrongly; unknown ones left out."""
+    logits, labels = predict_logits(model, table, rows), table.labels[rows]
+    if table.is_multi_label:
+        wrong, chosen = (logits > 0) != (labels == 1), chosen & ~labels.isnan()
+    else:
+        wrong = (logits.argmax(1) != labels[:, 0])[:, None]
+    return float(wrong[chosen].float().mean())
