@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from mlu_utils import paths
@@ -19,7 +20,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 refused its input."""
     parser = argparse.ArgumentParser(prog="mlu", description="Reproduction suite for multi-label unlearning.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_experiment, _add_reproduce, _add_run_notebook, _add_prepare, _add_publish, _add_claims):
+    for add in (
+        _add_experiment,
+        _add_tune,
+        _add_reproduce,
+        _add_run_notebook,
+        _add_prepare,
+        _add_publish,
+        _add_claims,
+    ):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -41,15 +50,14 @@ def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
 # --- experiment: one method on one data set, one label ------------------------------------------------------
 
 
+ALL_METHODS = "all"
 # The paper's names for the data sets that stand in for its own until the real one is on disk.
 DATASET_ALIASES = {"CelebA": "synthfaces", "celeba": "synthfaces", "ORL": "orl"}
-# The notebook whose parameters (with a profile's values) are a method's hyperparameters.
-NOTEBOOK_OF_METHOD = {"WF": "03_weight_filtering", "WP": "04_weight_pruning"}
 
 
 def _add_experiment(commands) -> None:
     parser = _command(commands, "experiment", _experiment, "run one unlearning experiment, from training to scores")
-    parser.add_argument("--method", required=True, help="WF, WP, HeadReset or Retrain")
+    parser.add_argument("--method", required=True, help="a method such as WP or SCRUB, or all")
     parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, or a folder with a labels.csv")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--label", help="label to forget for everyone (a class, on single-label data)")
@@ -69,7 +77,9 @@ def _add_experiment(commands) -> None:
 def _experiment(options) -> int:
     import json
 
-    result = run_experiment(
+    if options.json is not None and not options.json.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--json {options.json}: the folder {options.json.parent} does not exist; create it")
+    results = run_experiment(
         method=options.method,
         dataset=DATASET_ALIASES.get(options.dataset, options.dataset),
         label=options.label,
@@ -81,13 +91,13 @@ def _experiment(options) -> int:
         num_epochs=options.epochs,
         device=options.device,
         is_reused=options.reuse,
-        target=options.json,
     )
     if options.json:
+        content = results if options.method == ALL_METHODS else results[0]
         half_written = options.json.with_name(f".{options.json.name}.tmp")
-        half_written.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        half_written.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         half_written.replace(options.json)
-    print(_as_text(result))
+    print(_as_table(results) if options.method == ALL_METHODS else _as_text(results[0]))
     return 0
 
 
@@ -104,70 +114,102 @@ def run_experiment(
     num_epochs: int | None,
     device: str,
     is_reused: bool,
-    target: Path | None = None,
-) -> dict:
-    """Return the result of one experiment: seconds, speed-up, and five test scores of three models.
+) -> list[dict]:
+    """Return one result a method: seconds, speed-up, and five test scores of three models.
+
+    Args:
+        method: a name in `unlearning.METHODS`, or "all": every method that takes this kind of request.
+        dataset, model, seed, num_epochs, device: see the command's help.
+        label, request: one of both.
+        reading: of WF and WP.
+        profile_name: the profile whose recipe for this data set is used.
+        is_reused: take reference models of an earlier run.
 
     Raises:
         ValueError: anything unknown or impossible among the arguments, before any training starts.
     """
-    from mlu_utils import experiments, notebook_runs, studies
-    from mlu_utils.unlearning import require_method
+    from mlu_utils import experiments, references
+    from mlu_utils.unlearning import METHODS, require_kind, require_method
+
+    names = list(METHODS) if method == ALL_METHODS else [method]
+    for name in names:
+        entry = require_method(name)
+        if reading not in entry.readings and entry.readings != ("-",):
+            raise ValueError(f"unknown reading {reading!r} of {name}: choose one of {', '.join(entry.readings)}")
+    study = _study(dataset, label, request, model, seed, profile_name, num_epochs, device)
+    _ = study.mask  # a request that cannot be served is refused before any training
+    kind = study.forget_request.kind
+    if method == ALL_METHODS:
+        names = [name for name in names if kind in METHODS[name].kinds]
+    require_kind(names[0], kind)
+
+    original = references.reference_model(study, "original", is_reused=is_reused)
+    retrained = references.reference_model(study, "retrained", is_reused=is_reused)
+    scores = {
+        name: experiments.headline(study, experiments.score_rows(study, m, method=label, splits=("test",)))
+        for name, label, m in (("original", "Original", original.model), ("retrain", "Retrain", retrained.model))
+    }
+    results = []
+    for name in names:
+        if name == "Retrain":
+            seconds = retrained.training_time_s
+            made = experiments.UnlearnedModel(retrained.model, "-", seconds, seconds)
+        else:
+            made = experiments.run_method(study, original.model, name, reading, tuned(name, kind), seed)
+        rows = experiments.score_rows(study, made.model, method=name, splits=("test",))
+        of_all = scores | {"unlearned": experiments.headline(study, rows)}
+        results.append(
+            {
+                "method": name,
+                "reading": made.reading,
+                "dataset": dataset,
+                "model": study.architecture,
+                "request": study.request,
+                "seed": seed,
+                "device": str(study.torch_device),
+                "num_epochs": study.recipe.num_epochs,
+                "speedup": retrained.training_time_s / made.unlearning_time_s,
+                "seconds": {
+                    "retrain": retrained.training_time_s,
+                    "unlearn": made.unlearning_time_s,
+                    "unlearn_first_call": made.first_call_s,
+                },
+                "scores": {
+                    key: {model: _number(values[key]) for model, values in of_all.items()} for key in of_all["original"]
+                },
+            }
+        )
+    return results
+
+
+def tuned(method: str, kind: str) -> dict:
+    """Return the hyperparameters that a search chose for this kind of request."""
+    from mlu_utils import tuning
+
+    return tuning.chosen(method, kind)
+
+
+def _study(dataset, label, request, model, seed, profile_name, num_epochs, device):
+    """Return the study of an experiment: the profile's first one on this data set, with what the user changed."""
+    from mlu_utils import notebook_runs, references, studies
 
     profile = studies.load_profile(profile_name)
-    if target is not None and not target.resolve().parent.is_dir():
-        raise FileNotFoundError(f"--json {target}: the folder {target.parent} does not exist; create it first")
-    entry = require_method(method)
-    if reading not in entry.readings and entry.readings != ("-",):
-        raise ValueError(f"unknown reading {reading!r} of {method}: choose one of {', '.join(entry.readings)}")
     same_data = [name for name, values in profile.studies.items() if values.get("dataset") == dataset]
-    base = same_data[0] if same_data else profile.publish_study
-    parameters = notebook_runs.resolve_parameters(NOTEBOOK_OF_METHOD.get(method, "04_weight_pruning"), profile, base)
+    parameters = notebook_runs.resolve_parameters(
+        "02_original_model", profile, same_data[0] if same_data else profile.publish_study
+    )
     if not same_data:  # what the profile says of another data set's size does not apply
         parameters |= {"image_size": None, "num_images": None}
-    if dataset == "digits":
-        parameters |= {"architecture": "small_cnn"}
     parameters |= {"dataset": dataset, "seed": seed, "device": device, "profile": "experiments"}
+    parameters |= {"study": dataset.strip("/").split("/")[-1], "request": request or f"label:{label}"}
     if model:
         parameters["architecture"] = model
     if num_epochs is not None:
         parameters["num_epochs"] = num_epochs
-    parameters["study"] = dataset.strip("/").split("/")[-1]
-    parameters["request"] = request or f"label:{label}"
-    study = experiments.Study.from_parameters(parameters)
+    study = references.Study.from_parameters(parameters)
     if label and not study.table.is_multi_label:
-        study = experiments.Study.from_parameters(parameters | {"request": f"class:{label}"})
-    _ = study.mask  # a request that cannot be served is refused before any training
-    if study.forget_request.kind not in entry.kinds:
-        raise ValueError(f"{method} has no form for {study.forget_request.kind} requests: it takes {entry.kinds}")
-
-    original = experiments.reference_model(study, "original", is_reused=is_reused)
-    retrained = experiments.reference_model(study, "retrained", is_reused=is_reused)
-    if method == "Retrain":
-        made = experiments.UnlearnedModel(retrained.model, "-", retrained.training_time_s, retrained.training_time_s)
-    else:
-        made = experiments.run_method(study, original.model, method, reading, parameters, seed)
-    scores = {
-        name: experiments.headline(study, experiments.score_rows(study, m, method=method, splits=("test",)))
-        for name, m in (("original", original.model), ("retrain", retrained.model), ("unlearned", made.model))
-    }
-    return {
-        "method": method,
-        "reading": made.reading,
-        "dataset": dataset,
-        "model": study.architecture,
-        "request": study.request,
-        "seed": seed,
-        "device": str(study.torch_device),
-        "num_epochs": study.recipe.num_epochs,
-        "speedup": retrained.training_time_s / made.unlearning_time_s,
-        "seconds": {
-            "retrain": retrained.training_time_s,
-            "unlearn": made.unlearning_time_s,
-            "unlearn_first_call": made.first_call_s,
-        },
-        "scores": {key: {name: _number(values[key]) for name, values in scores.items()} for key in scores["original"]},
-    }
+        return replace(study, request=f"class:{label}")
+    return study
 
 
 def _number(value: float) -> float | None:
@@ -190,6 +232,50 @@ def _as_text(result: dict) -> str:
         f"(a first call in a fresh process: {seconds['unlearn_first_call']:.2f})"
     )
     return "\n".join(lines)
+
+
+def _as_table(results: list[dict]) -> str:
+    """Return one line a method, after those of the original and the retrained model."""
+    first = results[0]
+    keys = list(first["scores"])
+    rows = [
+        ("Original", [first["scores"][key]["original"] for key in keys], None),
+        ("Retrain", [first["scores"][key]["retrain"] for key in keys], first["seconds"]["retrain"]),
+    ]
+    for result in results:
+        if result["method"] != "Retrain":
+            name = result["method"] + ("" if result["reading"] == "-" else f" ({result['reading']})")
+            values = [result["scores"][key]["unlearned"] for key in keys]
+            rows.append((name, values, result["seconds"]["unlearn"]))
+    lines = [
+        f"{first['dataset']}, {first['model']}, {first['request']}, seed {first['seed']}, "
+        f"{first['num_epochs']} epochs, {first['device']}",
+        f"{'test scores':20} " + " ".join(f"{key.replace('_', ' '):>24}" for key in keys) + f" {'seconds':>9}",
+    ]
+    for name, values, seconds in rows:
+        cells = " ".join(f"{'-' if v is None else format(v, '.4f'):>24}" for v in values)
+        lines.append(f"{name:20} {cells} {'-' if seconds is None else format(seconds, '.2f'):>9}")
+    return "\n".join(lines)
+
+
+# --- tune: hyperparameters on a validation request -----------------------------------------------------------
+
+
+def _add_tune(commands) -> None:
+    parser = _command(commands, "tune", _tune, "search hyperparameters on a request that no table reports")
+    parser.add_argument("--kind", required=True, help="label, class or people")
+    parser.add_argument("--method", action="append", default=[], help="repeat for several; default: all")
+    parser.add_argument("--trials", type=int, default=12, help="configurations a method, the default one included")
+
+
+def _tune(options) -> int:
+    from mlu_utils import tuning
+
+    file = tuning.search(options.kind, tuple(options.method), num_trials=options.trials)
+    for method in options.method or tuning.SPACES:
+        print(f"{method:10} {tuning.chosen(method, options.kind) or 'its defaults'}")
+    print(f"every trial: {file.relative_to(paths.ROOT)}")
+    return 0
 
 
 # --- the engine: notebooks of a profile ---------------------------------------------------------------------

@@ -45,11 +45,13 @@ MACHINE_PATH = re.compile(
 class NotebookRule:
     """How one notebook takes part in a run.
 
-    `needs` names earlier notebooks; `data` names files or folders below `data/` whose content it depends on.
+    `needs` names earlier notebooks; `data` names files or folders below `data/` whose content it depends on. A
+    notebook that `shows_steps` explains one method on one study, so it runs for the profile's `step_studies` only.
     """
 
     needs: tuple[str, ...] = ()
     per_study: bool = True
+    shows_steps: bool = False
     data: tuple[str, ...] = ()
 
 
@@ -57,10 +59,17 @@ class NotebookRule:
 RULES: dict[str, NotebookRule] = {
     "01_data_preparation": NotebookRule(per_study=False, data=("orl_attributes",)),
     "02_original_model": NotebookRule(data=("orl_attributes",)),
-    "03_weight_filtering": NotebookRule(needs=("02_original_model",)),
-    "04_weight_pruning": NotebookRule(needs=("02_original_model",)),
+    "03_weight_filtering": NotebookRule(needs=("02_original_model",), shows_steps=True),
+    "04_weight_pruning": NotebookRule(needs=("02_original_model",), shows_steps=True),
+    "05_baselines": NotebookRule(needs=("02_original_model",), data=("tuning",)),
     "11_results": NotebookRule(
-        needs=("01_data_preparation", "02_original_model", "03_weight_filtering", "04_weight_pruning"),
+        needs=(
+            "01_data_preparation",
+            "02_original_model",
+            "03_weight_filtering",
+            "04_weight_pruning",
+            "05_baselines",
+        ),
         per_study=False,
         data=("reference",),
     ),
@@ -287,7 +296,10 @@ class Job:
 def _jobs_of(notebook: str, profile: Profile, study: str | None) -> list[Job]:
     if not RULES[notebook].per_study:
         return [Job(notebook, profile)]
-    return [Job(notebook, profile, name) for name in ([study] if study else profile.studies)]
+    if study:
+        return [Job(notebook, profile, study)]
+    names = profile.step_studies if RULES[notebook].shows_steps else profile.studies
+    return [Job(notebook, profile, name) for name in names]
 
 
 def jobs(profile: Profile) -> list[Job]:

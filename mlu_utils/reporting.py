@@ -48,6 +48,7 @@ SCORE_COLUMNS = (
     "model",
     "request",
     "seed",
+    "unlearning_seed",
     "method",
     "reading",
     "split",
@@ -57,10 +58,12 @@ SCORE_COLUMNS = (
     "unit",
 )
 STUDY_COLUMNS = ("profile", "dataset", "model", "request", "seed")
+NOT_UNLEARNED = -1  # unlearning_seed of the original and of the retrained model of the study's own seed
 UNITS = ("fraction", "s", "x", "-")
 
 _KEY_COLUMNS = tuple(column for column in SCORE_COLUMNS if column not in ("value", "unit"))
-_TEXT_COLUMNS = tuple(column for column in SCORE_COLUMNS if column not in ("seed", "value"))
+_SEED_COLUMNS = ("seed", "unlearning_seed")
+_TEXT_COLUMNS = tuple(column for column in SCORE_COLUMNS if column not in (*_SEED_COLUMNS, "value"))
 
 
 def write_scores(path: Path, rows: pd.DataFrame | Iterable[Mapping]) -> pd.DataFrame:
@@ -153,7 +156,7 @@ def result_table(
         splits: which splits; default all.
 
     Returns:
-        `SCORE_COLUMNS` and `retrain_gap` = value minus Retrain's value in the same study, split and label;
+        `SCORE_COLUMNS` and `retrain_gap` = value minus Retrain's (mean) value in the same study, split and label;
         nan for ratios to Retrain. Sorted by study, then split, label, metric, then the fixed order of
         methods.
 
@@ -171,8 +174,8 @@ def result_table(
         )
     require_retrain(table)
     keys = [*STUDY_COLUMNS, "split", "label", "metric"]
-    retrain = table.loc[table["method"] == "Retrain", [*keys, "value"]].rename(columns={"value": "_retrain"})
-    table = table.merge(retrain, on=keys, how="left")
+    retrain = table[table["method"] == "Retrain"].groupby(keys, sort=False)["value"].mean().rename("_retrain")
+    table = table.merge(retrain.reset_index(), on=keys, how="left")
     table["retrain_gap"] = table["value"] - table["_retrain"]
     order = table.assign(
         _method=table["method"].map(_METHOD_ORDER.get),
@@ -188,11 +191,11 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
         One row per profile, dataset, model, request, split, label, metric, method, reading: mean, sd (sample,
         nan for a single seed), num_seeds, retrain_gap (mean), unit.
     """
-    keys = [column for column in (*_KEY_COLUMNS, "unit") if column != "seed"]
+    keys = [column for column in (*_KEY_COLUMNS, "unit") if column not in _SEED_COLUMNS]
     return table.groupby(keys, sort=False, as_index=False).agg(
         mean=("value", "mean"),
         sd=("value", "std"),
-        num_seeds=("seed", "nunique"),
+        num_seeds=("value", "size"),
         retrain_gap=("retrain_gap", "mean"),
     )
 
@@ -214,9 +217,9 @@ def _checked_scores(rows: pd.DataFrame | Iterable[Mapping], where: str) -> pd.Da
             if value not in accepted:
                 raise ValueError(f"{where}: {column} {value!r} is unknown; accepted: {', '.join(accepted)}")
     try:
-        scores = scores.astype({"seed": "int64", "value": "float64"})
+        scores = scores.astype({"seed": "int64", "unlearning_seed": "int64", "value": "float64"})
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: seed must be whole and value a number ({error})") from error
+        raise ValueError(f"{where}: seeds must be whole and value a number ({error})") from error
     is_rate = scores["unit"] == "fraction"
     bad = np.isinf(scores["value"]) | (is_rate & ((scores["value"] < 0) | (scores["value"] > 1)))
     if bad.any():
@@ -828,10 +831,110 @@ def score_bars(
         lines.append(Line2D([], [], color=colour, linestyle="--", linewidth=1.2, label="Retrain"))
     if metric in _CHANCE:
         lines.append(Line2D([], [], color="0.3", linestyle=":", linewidth=1, label="no information"))
-    if chosen["seed"].nunique() > 1:
+    if len(chosen[list(_SEED_COLUMNS)].query("unlearning_seed != @NOT_UNLEARNED").drop_duplicates()) > 1:
         lines.append(Line2D([], [], color="k", marker=".", mfc="w", linewidth=1, label="seeds, ±1 sd"))
     if lines:
         figure.legend(handles=lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def trade_off(scores: pd.DataFrame, *, forgotten: str, leak: str = "auc", title: str | None = None) -> Figure:
+    """What the output still says about what was forgotten, against what was kept: one mark a run of a method.
+
+    Args:
+        scores: tidy scores of one study with its Retrain rows; the test split is shown.
+        forgotten: label of the rows that hold `leak`, a label's or class's name or "forgotten".
+        leak: "auc", shown as 2 |AUC - 1/2| (0 = the output says nothing), or a rate such as "recall", shown as it is.
+        title: of the figure.
+
+    Raises:
+        ValueError: no such scores, or Retrain is missing among them.
+    """
+    test = scores[scores["split"] == "test"]
+    keys = ["method", "reading", "unlearning_seed"]
+    kept = test[(test["label"] == "retained") & (test["metric"] == "accuracy")].set_index(keys)["value"]
+    said = test[(test["label"] == forgotten) & (test["metric"] == leak)].set_index(keys)["value"]
+    if kept.empty or said.empty:
+        raise ValueError(f"no test scores for retained accuracy and {leak} of {forgotten!r} among {len(scores)} rows")
+    if "Retrain" not in kept.index:
+        raise ValueError("the trade-off needs Retrain's retained accuracy: score Retrain for this study first")
+    said = 2 * (said - 0.5).abs() if leak == "auc" else said
+    gap = 100 * (kept - kept["Retrain"].mean())
+    figure = _new_figure(figsize=(7.4, 4.6))
+    ax = figure.subplots()
+    for (method, reading), runs in sorted(
+        gap.groupby(level=keys[:2]), key=lambda g: (_METHOD_ORDER[g[0][0]], list(READING_DISPLAY).index(g[0][1]))
+    ):
+        style = method_style(method)
+        is_control = reading in ("printed", "random")
+        ax.plot(
+            said[runs.index],
+            runs,
+            style.marker,
+            color="none" if is_control else style.colour,
+            mec=style.colour if is_control else "k",
+            mew=1.2 if is_control else 0.5,
+            alpha=0.9,
+            markersize=9 if style.marker in "123" else 8,
+            label=method_display(method, reading),
+        )
+        if style.marker in "123":  # these marks have no face
+            ax.lines[-1].set(mec=style.colour, mew=2)
+    ax.axhline(0, color=method_style("Retrain").colour, linestyle="--", linewidth=1)
+    ax.set_xlim(-0.04, 1.04)
+    what = "2 |AUC \u2212 \u00bd| of the output" if leak == "auc" else METRIC_DISPLAY.get(leak, leak)
+    ax.set_xlabel(f"{what}, {forgotten}\n\u2190 says nothing")
+    ax.set_ylabel("retained accuracy minus Retrain's (points)\n\u2191 better")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, frameon=False)
+    sns.despine(ax=ax)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def output_strips(
+    outputs: Mapping[str, ArrayLike], is_positive: ArrayLike, *, quantity: str, title: str | None = None
+) -> Figure:
+    """The predicted probability of what was forgotten, image by image: apart, mixed, or the wrong way round.
+
+    Args:
+        outputs: method name -> (n,) probabilities in [0, 1].
+        is_positive: bool (n,), images that truly have the label or class.
+        quantity: what the probability is of.
+        title: of the figure.
+
+    Raises:
+        ValueError: nothing to draw, or lengths that differ.
+    """
+    is_positive = np.asarray(is_positive, dtype=bool)
+    if not outputs or any(len(np.asarray(p)) != len(is_positive) for p in outputs.values()):
+        raise ValueError(f"outputs must hold {len(is_positive)} probabilities a method, and at least one method")
+    figure = _new_figure(figsize=(max(4.0, 0.62 * len(outputs) + 1.4), 3.4))
+    ax = figure.subplots()
+    jitter = np.random.default_rng(0).uniform(-0.13, 0.13, len(is_positive))
+    for x, probability in enumerate(outputs.values()):
+        for side, colour, mark, name in ((1, "#f08c1e", "^", "has it"), (0, "#0b5ea6", "o", "has it not")):
+            chosen = is_positive == bool(side)
+            ax.plot(
+                x + (0.19 if side else -0.19) + jitter[chosen],
+                np.asarray(probability)[chosen],
+                mark,
+                color=colour,
+                mec="k",
+                mew=0.3,
+                alpha=0.75,
+                markersize=4,
+                label=name if x == 0 else None,
+            )
+    ax.axhline(0.5, color="0.3", linestyle=":", linewidth=1)
+    ax.set_ylim(-0.04, 1.04)
+    ax.set_xticks(range(len(outputs)), outputs, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_ylabel(f"predicted probability of {quantity}")
+    ax.grid(False, axis="x")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8, frameon=False)
+    sns.despine(ax=ax)
     if title is not None:
         figure.suptitle(title)
     return figure

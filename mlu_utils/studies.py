@@ -16,7 +16,7 @@ import yaml
 
 from mlu_utils import paths
 
-PROFILE_KEYS = ("profile", "publish_study", "defaults", "notebooks", "studies")
+PROFILE_KEYS = ("profile", "publish_study", "step_studies", "defaults", "notebooks", "studies")
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -33,6 +33,7 @@ class Profile:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     notebooks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     publish_study: str = ""  # the study whose outputs the committed notebooks show
+    step_studies: tuple[str, ...] = ()  # studies for which the notebooks that go step by step run
     path: Path = Path()
 
     def overrides(self, notebook: str, study: str | None) -> dict[str, tuple[Any, str]]:
@@ -109,12 +110,19 @@ def load_profile(name: str, folder: Path | None = None) -> Profile:
     publish_study = content.get("publish_study", next(iter(studies)))
     if publish_study not in studies:
         raise ValueError(f"{path.name}: publish_study {publish_study!r}: {choices(publish_study, studies)}")
+    step_studies = content.get("step_studies", [publish_study])
+    if not isinstance(step_studies, list) or publish_study not in step_studies:
+        raise ValueError(f"{path.name}: step_studies {step_studies!r}: expected a list with {publish_study!r} in it")
+    for study in step_studies:
+        if study not in studies:
+            raise ValueError(f"{path.name}: step_studies {study!r}: {choices(study, studies)}")
     return Profile(
         name=name,
         studies=studies,
         defaults=_mapping(content.get("defaults"), f"{path.name}: defaults"),
         notebooks=_nested(content.get("notebooks"), f"{path.name}: notebooks"),
         publish_study=publish_study,
+        step_studies=tuple(step_studies),
         path=path,
     )
 

@@ -271,7 +271,7 @@ def test_digits_are_scikit_learns():
     [
         (
             "orrl",
-            r"unknown data set 'orrl' \(did you mean 'orl'\?\): choose one of orl, synthfaces, digits, or",
+            r"unknown data set 'orrl' \(did you mean 'orl'\?\): choose one of orl, synthfaces, digits, synthages, or",
         ),
         ("imagenet", r"unknown data set 'imagenet': choose one of"),
         ("no/such/folder", "unknown data set 'no/such/folder'"),

@@ -49,7 +49,7 @@ def change_profile(root, **changes):
 
 def make_project(root):
     """Write a project with a small notebook for every rule, two studies and a package of its own."""
-    for folder in ("notebooks", "profiles", "data/orl_attributes", "data/reference", "mlu_utils"):
+    for folder in ("notebooks", "profiles", "data/orl_attributes", "data/reference", "data/tuning", "mlu_utils"):
         (root / folder).mkdir(parents=True)
     for name in ("__init__.py", "paths.py", "studies.py", "notebook_runs.py", "cli.py"):
         (root / "mlu_utils" / name).write_bytes((paths.ROOT / "mlu_utils" / name).read_bytes())
@@ -58,6 +58,7 @@ def make_project(root):
     (root / "mlu_utils" / "filtering.py").write_text('"""A docstring."""\n\nfrom mlu_utils import deep\n')
     (root / "data" / "orl_attributes" / "labels.csv").write_text("image,label\n")
     (root / "data" / "reference" / "table.csv").write_text("value\n1\n")
+    (root / "data" / "tuning" / "label.csv").write_text("method\nWF\n")
     for name, rule in notebook_runs.RULES.items():
         parameters = STUDY_PARAMETERS if rule.per_study else 'profile: str = "quick"  # which profile\n'
         parameters += "tau: float = 0.01  # threshold\n" if name == "04_weight_pruning" else ""
@@ -217,7 +218,9 @@ def test_unknown_names_list_the_known_ones(project):
 # --- Fingerprints -------------------------------------------------------------------------------------------
 
 EVERYTHING = {
-    (name, study) for name, rule in notebook_runs.RULES.items() for study in ("ab" if rule.per_study else [None])
+    (name, study)
+    for name, rule in notebook_runs.RULES.items()
+    for study in ("a" if rule.shows_steps else "ab" if rule.per_study else [None])
 }
 
 
@@ -233,7 +236,7 @@ def changed_by(action):
         remembered.cache_clear()
     after = notebook_runs.fingerprints(quick())
     assert set(before) == EVERYTHING
-    return {(name[:2], study) for name, study in after if after[name, study] != before[name, study]}
+    return {(name.split("_")[0], study) for name, study in after if after[name, study] != before[name, study]}
 
 
 def test_touching_or_looking_changes_nothing(project):
@@ -262,19 +265,19 @@ def test_a_hyperparameter_changes_what_depends_on_it_and_nothing_else(project):
     assert changed_by(lambda: change_profile(project, studies=tau)) == {("04", "a"), ("11", None)}
     epochs = {"a": {"tau": 0.9}, "b": {"num_epochs": 8}}
     after = changed_by(lambda: change_profile(project, studies=epochs))
-    assert after == {("02", "b"), ("03", "b"), ("04", "b"), ("11", None)}
+    assert after == {("02", "b"), ("05", "b"), ("11", None)}
 
 
 def test_code_changes_what_imports_it_even_indirectly(project):
     def change_module():
         edit(project / "mlu_utils" / "deep.py", "VALUE = 1", "VALUE = 2")
 
-    assert changed_by(change_module) == {("03", "a"), ("03", "b"), ("11", None)}
+    assert changed_by(change_module) == {("03", "a"), ("11", None)}
 
     def change_cell():
         edit(paths.NOTEBOOKS / "02_original_model.ipynb", "print(1)", "print(2)")
 
-    upstream = {(number, study) for number in ("02", "03", "04") for study in "ab"}
+    upstream = {(number, study) for number in ("02", "05") for study in "ab"} | {("03", "a"), ("04", "a")}
     assert changed_by(change_cell) == upstream | {("11", None)}
 
 
@@ -498,7 +501,7 @@ FAKE_RUN = """
 
 def run_notebook(job):
     with open(paths.ROOT / "log", "a") as log:
-        log.write(f"{job.notebook[:2]}{job.study or ''} ")
+        log.write(f"{job.notebook.split('_')[0]}{job.study or ''} ")
     if (paths.ROOT / "crash").exists() and (paths.ROOT / "crash").read_text() == job.notebook:
         raise CellFailed("crashed as told")
     key = (job.notebook, job.study)
@@ -526,7 +529,7 @@ def workflow(tmp_path_factory):
 
 
 def test_the_workflow_runs_what_is_needed_and_nothing_else(workflow):
-    root, everything = workflow.root, ["01", "02a", "02b", "03a", "03b", "04a", "04b", "11"]
+    root, everything = workflow.root, ["01", "02a", "02b", "03a", "04a", "05a", "05b", "11"]
 
     # A crash in the middle: what doesn't depend on it goes on.
     (root / "crash").write_text("03_weight_filtering")
@@ -538,7 +541,7 @@ def test_the_workflow_runs_what_is_needed_and_nothing_else(workflow):
     (root / "crash").unlink()
     change_profile(root, studies={"a": {"tau": 0.9}, "b": {"num_epochs": 7}})
     ran, done = workflow.reproduce()
-    assert ran == ["03a", "03b", "04a", "11"] and done.returncode == 0, done.stderr
+    assert ran == ["03a", "04a", "11"] and done.returncode == 0, done.stderr
 
     # Nothing changed, only times: nothing runs.
     for path in [root / "Snakefile", *root.glob("*/*"), *root.glob("runs/**/*.ipynb")]:
@@ -549,7 +552,7 @@ def test_the_workflow_runs_what_is_needed_and_nothing_else(workflow):
     # Code, while Snakemake's own records are lost.
     edit(root / "mlu_utils" / "deep.py", "VALUE = 1", "VALUE = 2")
     subprocess.run(["rm", "-r", str(root / ".snakemake")], check=True)
-    assert workflow.reproduce()[0] == ["03a", "03b", "11"]
+    assert workflow.reproduce()[0] == ["03a", "11"]
 
 
 def test_a_typo_stops_the_workflow_before_any_work(workflow):

@@ -24,6 +24,7 @@ def score(method="Retrain", value=0.9, **changes):
         "model": "resnet18",
         "request": "label:Smiling",
         "seed": 0,
+        "unlearning_seed": -1,
         "method": method,
         "reading": "targeted" if method in ("WF", "WP") else "-",
         "split": "test",
@@ -91,7 +92,7 @@ def test_append_adds_new_rows_and_replaces_repeated_ones(tmp_path):
         ({"reading": "literal"}, "reading 'literal' is unknown"),
         ({"unit": "%"}, "unit '%' is unknown"),
         ({"label": None}, "row 0: label is None; write '-'"),
-        ({"seed": "first"}, "seed must be whole"),
+        ({"seed": "first"}, "seeds must be whole"),
         ({"colour": "red"}, r"unknown columns \['colour'\]"),
     ],
 )

@@ -6,13 +6,14 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from mlu_utils.data import digits, folder, orl, synthfaces
+from mlu_utils.data import digits, folder, orl, synthages, synthfaces
 from mlu_utils.data.table import LABEL_ALIASES, SPLITS, ImageTable
 
 DATASETS: dict[str, Callable[..., ImageTable]] = {
     "orl": orl.load,
     "synthfaces": synthfaces.load,
     "digits": digits.load,
+    "synthages": synthages.load,
 }
 
 __all__ = ["DATASETS", "LABEL_ALIASES", "SPLITS", "ImageTable", "load"]

@@ -32,6 +32,7 @@ class ImageTable:
         split: int8 (N,), index into `SPLITS`.
         source: where the data came from, with every option that changes it.
         class_names: single-label only, names of the classes 0 .. len - 1.
+        class_positions: ordered classes only, where each lies on their axis, such as the middle of an age group.
 
     Raises:
         ValueError: a shape, dtype or value breaks the description above.
@@ -44,6 +45,7 @@ class ImageTable:
     split: torch.Tensor
     source: str
     class_names: tuple[str, ...] = field(default=())
+    class_positions: tuple[float, ...] = field(default=())
 
     def __post_init__(self) -> None:
         n = self.images.shape[0]
@@ -58,6 +60,10 @@ class ImageTable:
             )
         if len(set(self.label_names)) != len(self.label_names):
             raise ValueError(f"label_names must be distinct, got {self.label_names}")
+        if self.class_positions and len(self.class_positions) != len(self.class_names):
+            raise ValueError(
+                f"class_positions must be one per class, got {len(self.class_positions)} for {len(self.class_names)}"
+            )
         if self.class_names:
             if self.labels.dtype != torch.int64 or self.labels.shape[1] != 1:
                 raise ValueError(

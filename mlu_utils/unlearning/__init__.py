@@ -85,6 +85,18 @@ def require_method(name: str) -> Method:
     return METHODS[name]
 
 
+def require_kind(name: str, kind: str) -> Method:
+    """Return the method of this name if it takes this kind of request.
+
+    Raises:
+        ValueError: unknown method, or a kind that it refuses.
+    """
+    method = require_method(name)
+    if kind not in method.kinds:
+        raise ValueError(f"{name} has no form for {kind} requests: it takes {', '.join(method.kinds)}")
+    return method
+
+
 @dataclass(frozen=True)
 class UnlearningRecord:
     """What one run of a method cost."""
@@ -107,9 +119,7 @@ def unlearn(
     Raises:
         ValueError: unknown method or hyperparameter, or a kind of request that the method does not take.
     """
-    method = require_method(name)
-    if request.kind not in method.kinds:
-        raise ValueError(f"{name} has no form for {request.kind} requests: it takes {', '.join(method.kinds)}")
+    method = require_kind(name, request.kind)
     unknown = set(hyperparameters) - set(method.hyperparameters)
     if unknown:
         known = ", ".join(method.hyperparameters) or "none"

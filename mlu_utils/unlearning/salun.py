@@ -31,7 +31,7 @@ def saliency_mask(
     Args:
         model: the original model.
         table: the data.
-        rows: images to forget.
+        rows: images whose gradients are taken, where they have entries of the loss.
         mask: bool (N, K), entries to forget.
         share: of all weights that may change, in (0, 1].
         saliency: what weights are ranked by. "signed": |sum over batches of the forget gradient|, as published;
@@ -116,7 +116,7 @@ def salun(
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     sides = Sides(unlearned, table, mask, batch_size=batch_size, seed=seed, precision=precision)
     may_change = saliency_mask(
-        unlearned, table, sides.forget_rows, mask, share=share, saliency=saliency, precision=precision
+        unlearned, table, table.rows("train"), mask, share=share, saliency=saliency, precision=precision
     )
     start = {name: p.detach().clone() for name, p in unlearned.named_parameters()}
     generator = torch.Generator().manual_seed(seed)

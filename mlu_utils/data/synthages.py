@@ -1,0 +1,80 @@
+"""Procedural faces of five age groups: an ordered single-label task, as in the paper's Table 3.
+
+The faces are those of `synthfaces`; an age in years sets the traits that age changes, smoothly, so that neighbouring
+groups look alike and distant ones do not.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mlu_utils.data.splits import stratified_split
+from mlu_utils.data.synthfaces import (
+    IDENTITY_FACTORS,
+    LABEL_NAMES,
+    NUISANCE_FACTORS,
+    SPLIT_SEED,
+    draw_faces,
+    sample_attributes,
+)
+from mlu_utils.data.table import ImageTable
+
+# First and last year of each group, as the paper forms them from MUFAC; years between groups do not occur.
+AGE_GROUPS = ((0, 6), (13, 16), (20, 30), (31, 45), (46, 60))
+CLASS_NAMES = tuple(f"{first}-{last}" for first, last in AGE_GROUPS)
+CLASS_POSITIONS = tuple((first + last) / 2 for first, last in AGE_GROUPS)
+ADULT, OLD = 20, 60  # years between which a face turns from young to old
+LOOKS_STD = 2.0  # years by which a face looks older or younger than it is
+
+
+def load(*, num_images: int = 2000, size: int = 48, seed: int = 42, device: str | torch.device = "cpu") -> ImageTable:
+    """Return faces with one column, the age group, all groups equally often, split 65/25/10.
+
+    Args:
+        num_images: at least 50.
+        size: height and width in pixels, 16 to 1024.
+        seed: of everything drawn.
+        device: where to paint; the table is on the CPU.
+
+    Raises:
+        ValueError: too few images, or a size out of range.
+    """
+    if num_images < 50:
+        raise ValueError(f"num_images must be at least 50, ten of each age group, got {num_images}")
+    generator = torch.Generator().manual_seed((seed + 2**33) % 2**63)
+    classes = torch.arange(num_images) % len(AGE_GROUPS)
+    first, last = (torch.tensor(side, dtype=torch.float32)[classes] for side in zip(*AGE_GROUPS, strict=True))
+    years = first + (last - first) * torch.rand(num_images, generator=generator)
+    looks = (years + LOOKS_STD * torch.randn(num_images, generator=generator)).clamp(0, OLD)
+    identity_factors = 2 * torch.rand(num_images, len(IDENTITY_FACTORS), generator=generator) - 1
+    nuisance = 2 * torch.rand(num_images, len(NUISANCE_FACTORS), generator=generator) - 1
+    attributes = aged(sample_attributes(num_images, seed=seed), looks)
+    split = stratified_split(classes[:, None], seed=SPLIT_SEED)
+    return ImageTable(
+        images=draw_faces(attributes, identity_factors, nuisance, size=size, device=device).cpu(),
+        labels=classes[:, None],
+        label_names=("age_group",),
+        identity=torch.full((num_images,), -1),
+        split=split,
+        source=f"synthages(num_images={num_images}, size={size}, seed={seed}, device={torch.device(device).type!r})",
+        class_names=CLASS_NAMES,
+        class_positions=CLASS_POSITIONS,
+    )
+
+
+def aged(attributes: torch.Tensor, years: torch.Tensor) -> torch.Tensor:
+    """Return attribute strengths (n, 10) in [0, 1] of the same people at the given ages (n,).
+
+    A child is round-cheeked, has no beard and no grown-up's jaw or nose; between `ADULT` and `OLD` the face loses
+    youth in proportion to the years. Nobody is bald: that would hide the greying of the hair.
+    """
+    changed = attributes.clone()
+    columns = {name: changed[:, k] for k, name in enumerate(LABEL_NAMES)}
+    childhood = (1 - years / ADULT).clamp(0, 1)
+    columns["Young"].copy_(((OLD - years) / (OLD - ADULT)).clamp(0, 1))
+    columns["Double_Chin"].copy_(childhood)
+    columns["Bald"].zero_()
+    columns["No_Beard"][years < ADULT] = 1
+    for name in ("Male", "Oval_Face", "Pointy_Nose", "Arched_Eyebrows"):
+        columns[name].mul_(1 - childhood)
+    return changed

@@ -1,0 +1,260 @@
+"""Hyperparameters: searched with one budget for every method, on a request that is never reported.
+
+The search sees the original model and the validation split of the validation request, nothing else: not the retrained
+model, not the test split, not the request of any table. Every trial is kept in `data/tuning/<kind>.csv`; the chosen
+values are read from there, so that they cannot drift from what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from mlu_utils import experiments, paths
+from mlu_utils.references import Recipe, Study, reference_model
+from mlu_utils.requests import entry_losses
+from mlu_utils.training import NonFiniteLossError, predict_logits
+from mlu_utils.unlearning import METHODS, require_method
+
+FOLDER = paths.DATA / "tuning"
+TRIAL_COLUMNS = ("method", "trial", "hyperparameters", "objective", "retained_accuracy", "forgetting", "seconds")
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """Values between low and high, uniform in their logarithm, two significant digits."""
+
+    low: float
+    high: float
+
+
+_RATE, _EPOCHS = LogUniform(1e-3, 1e-1), [1, 2, 4, 8]
+# What is searched, method by method; everything else stays at the method's default, which is trial 0.
+SPACES: dict[str, dict[str, LogUniform | list]] = {
+    "FT": {"learning_rate": _RATE, "num_epochs": _EPOCHS},
+    "CF-k": {"learning_rate": _RATE, "num_epochs": _EPOCHS, "k": [1, 2, 3], "momentum": [0.0, 0.9]},
+    "EU-k": {"learning_rate": _RATE, "num_epochs": _EPOCHS, "k": [1, 2, 3]},
+    "NegGrad": {"learning_rate": LogUniform(1e-5, 1e-2), "num_epochs": _EPOCHS, "batchnorm": ["train", "eval"]},
+    "AdvNegGrad": {
+        "learning_rate": _RATE,
+        "num_epochs": _EPOCHS,
+        "alpha": [0.5, 0.8, 0.95],
+        "momentum": [0.0, 0.9],
+        "batchnorm": ["train", "eval"],
+    },
+    "UNSIR": {
+        "impair_learning_rate": _RATE,
+        "repair_learning_rate": _RATE,
+        "impair_epochs": [1, 2, 3],
+        "repair_epochs": [0, 1, 2],
+    },
+    "SCRUB": {
+        "learning_rate": LogUniform(1e-4, 3e-2),
+        "num_epochs": [2, 3, 5],
+        "msteps": [1, 2, 3],
+        "alpha": [0.001, 0.1, 0.5],
+        "temperature": [2.0, 4.0],
+    },
+    "SalUn": {
+        "learning_rate": _RATE,
+        "num_epochs": _EPOCHS,
+        "share": [0.1, 0.3, 0.5],
+        "saliency": ["absolute", "signed", "relative"],
+    },
+    "SSD": {"alpha": LogUniform(0.1, 100), "dampening": [0.1, 0.5, 1.0]},
+    "WF": {
+        "forget_share": LogUniform(1e-4, 1e-1),
+        "tau": LogUniform(1, 16),
+        "epsilon": LogUniform(1e-3, 1e-1),
+        "num_rounds": [1, 2, 4],
+        "steps_per_round": [1, 2, 4],
+    },
+    "WP": {
+        "forget_share": LogUniform(1e-4, 1e-1),
+        "alpha": [0.25, 0.5, 0.75],
+        "epsilon": LogUniform(1e-3, 1e-1),
+        "num_rounds": [1, 2, 4],
+        "steps_per_round": [1, 2, 4],
+    },
+}
+
+
+@dataclass(frozen=True)
+class ValidationRequest:
+    """What the search forgets, and the recipe of the model it starts from."""
+
+    dataset: str
+    architecture: str
+    request: str
+    seed: int
+    num_epochs: int
+    image_size: int | None = None
+    learning_rate: float = 0.01
+
+
+# Other labels, classes, people and seeds than any table reports.
+VALIDATION_REQUESTS = {
+    "label": ValidationRequest("orl", "resnet18", "label:Bangs", seed=7, num_epochs=50, image_size=64),
+    "class": ValidationRequest("digits", "small_cnn", "class:8", seed=7, num_epochs=30, learning_rate=0.05),
+    "people": ValidationRequest("orl", "resnet18", "people:31,33,36,39", seed=7, num_epochs=50, image_size=64),
+}
+# Kinds without a search of their own take the values of the nearest.
+NEAREST_KIND = {"images": "people", "partial": "label"}
+
+
+def chosen(method: str, kind: str) -> dict:
+    """Return the hyperparameters of the best trial for this kind of request; {} for a method without any to search.
+
+    Args:
+        method: a name in `METHODS`.
+        kind: of request.
+
+    Raises:
+        FileNotFoundError: this kind was never searched.
+        ValueError: unknown method, or one that was not part of the search.
+    """
+    require_method(method)
+    if method not in SPACES:
+        return {}
+    trials = read_trials(NEAREST_KIND.get(kind, kind))
+    own = trials[trials.method == method]
+    if own.empty:
+        raise ValueError(f"no trial of {method} for {kind} requests: run mlu tune --kind {kind} --method {method}")
+    return json.loads(own.loc[own.objective.idxmax(), "hyperparameters"])  # of equals the first
+
+
+@cache
+def read_trials(kind: str) -> pd.DataFrame:
+    """Return all trials of one kind of request."""
+    file = FOLDER / f"{kind}.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: run mlu tune --kind {kind}")
+    return pd.read_csv(file)
+
+
+def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[dict]:
+    """Yield the default ({}), then random points of the method's space; the same for the same seed.
+
+    Raises:
+        ValueError: a method without a space.
+    """
+    if method not in SPACES:
+        raise ValueError(f"{method} has nothing to search: choose one of {', '.join(SPACES)}")
+    generator = np.random.default_rng([seed, sorted(METHODS).index(method)])
+    yield {}
+    for _ in range(num_trials - 1):
+        point = {}
+        for name, space in SPACES[method].items():
+            if isinstance(space, LogUniform):
+                value = math.exp(generator.uniform(math.log(space.low), math.log(space.high)))
+                point[name] = float(f"{value:.1e}")
+            else:
+                point[name] = space[int(generator.integers(len(space)))]
+        if method == "WP":
+            point["beta"] = 1 - point["alpha"]
+        yield point
+
+
+def objective(study: Study, model) -> dict[str, float]:
+    """Return how good an unlearned model is on the validation split, without a look at Retrain: all in [0, 1].
+
+    objective = (retained_accuracy + forgetting) / 2. forgetting is, for a label, 1 - 2 |AUC - 1/2| of its logit (1 =
+    says nothing); for a class, 1 - recall; for people, 1 - 2 |AUC - 1/2| of the loss between their training images
+    and their validation images, which no model saw.
+    """
+    table, rows = study.table, study.table.rows("validation")
+    logits = predict_logits(model, table, rows)
+    scores = experiments.utility_rows(study, rows, logits)
+    retained = next(r["value"] for r in scores if (r["label"], r["metric"]) == ("retained", "accuracy"))
+    kind = study.forget_request.kind
+    if kind == "label":
+        column = table.label_index(study.forget_request.name)
+        forgetting = _says_nothing(table.labels[rows, column].numpy(), logits[:, column].numpy())
+    elif kind == "class":
+        own = table.labels[rows, 0] == table.class_index(study.forget_request.name)
+        forgetting = 1 - float((logits[own].argmax(1) == table.class_index(study.forget_request.name)).float().mean())
+    else:
+        losses = []
+        for split in ("train", "validation"):
+            of_people = table.rows(split)
+            of_people = of_people[study.mask[of_people].any(1)]
+            each, known = entry_losses(predict_logits(model, table, of_people), table.labels[of_people])
+            losses.append(((each * known).sum(1) / known.sum(1)).numpy())
+        is_member = np.repeat([1.0, 0.0], [len(part) for part in losses])
+        forgetting = _says_nothing(is_member, np.concatenate(losses))
+    return {"objective": (retained + forgetting) / 2, "retained_accuracy": retained, "forgetting": forgetting}
+
+
+def _says_nothing(labels: np.ndarray, scores: np.ndarray) -> float:
+    known = ~np.isnan(labels)
+    return 1 - 2 * abs(roc_auc_score(labels[known], scores[known]) - 0.5)
+
+
+def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) -> Path:
+    """Try `num_trials` configurations of each method on the validation request and write every trial down.
+
+    Trials of methods that are searched again are replaced, others stay.
+
+    Args:
+        kind: label, class or people.
+        methods: default: all with a space.
+        num_trials: the same for each method; the first is its default.
+
+    Returns:
+        The file of trials.
+
+    Raises:
+        ValueError: unknown kind or method.
+    """
+    if kind not in VALIDATION_REQUESTS:
+        raise ValueError(f"no validation request for kind {kind!r}: choose one of {', '.join(VALIDATION_REQUESTS)}")
+    wanted = VALIDATION_REQUESTS[kind]
+    study = Study(
+        profile="tuning",
+        name=kind,
+        dataset=wanted.dataset,
+        architecture=wanted.architecture,
+        request=wanted.request,
+        seed=wanted.seed,
+        recipe=Recipe(
+            num_epochs=wanted.num_epochs, learning_rate=wanted.learning_rate, is_augmented=wanted.dataset != "digits"
+        ),
+        dataset_options={} if wanted.image_size is None else {"size": wanted.image_size},
+    )
+    original = reference_model(study, "original").model
+    file = FOLDER / f"{kind}.csv"
+    for method in methods or tuple(SPACES):
+        trials = []
+        points = list(configurations(method, num_trials))
+        for number, point in enumerate(tqdm(points, desc=f"{kind}: {method}", disable=None, leave=False)):
+            try:
+                made = experiments.run_method(
+                    study, original, method, "targeted", point, study.seed + 1, is_timed=False
+                )
+                values = objective(study, made.model) | {"seconds": made.unlearning_time_s}
+            except NonFiniteLossError:  # a rate too high: the worst there is
+                values = {"objective": 0.0, "retained_accuracy": 0.0, "forgetting": 0.0, "seconds": float("nan")}
+            trials.append({"method": method, "trial": number, "hyperparameters": json.dumps(point), **values})
+        _write_trials(file, method, trials)
+    return file
+
+
+def _write_trials(file: Path, method: str, trials: list[Mapping]) -> None:
+    table = pd.DataFrame(trials, columns=list(TRIAL_COLUMNS))
+    if file.exists():
+        others = pd.read_csv(file)
+        table = pd.concat([others[others.method != method], table])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half_written = file.with_suffix(".tmp")
+    table.to_csv(half_written, index=False, lineterminator="\n")
+    half_written.replace(file)
+    read_trials.cache_clear()
