@@ -554,6 +554,11 @@ def count_verdicts(audited: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(all=counts.sum(axis=1))
 
 
+def is_of_text(audited: pd.DataFrame) -> pd.Series:
+    """Return which claims are of the text or across tables, True, and which are a cell of one table, False."""
+    return ~audited["claim_id"].str.match(r"table\d/|benchmark/")
+
+
 def _require_matching_ids(
     kinds: Mapping[str, str], findings: Mapping[str, Finding], measured: Mapping[str, Measured]
 ) -> None:

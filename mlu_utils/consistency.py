@@ -426,7 +426,7 @@ def _table2_against_table4(model: str, tables: Tables) -> Finding:
     # Half a unit of the last digit in each printed number, all on the side that would save the claim.
     slack = 0.005 * (num_retained + parts["count"])
     needed = (num_retained * means - parts["sum"] - slack) / (num_retained - parts["count"])
-    reason = f"{', '.join(needed.idxmax())}: the two unprinted attributes need a mean of at least {needed.max():.2f} %"
+    reason = f"{', '.join(needed.idxmax())}: the unprinted attributes need a mean of at least {needed.max():.2f} %"
     return _finding(needed.max() <= 100, needed.max(), reason, "<=100")
 
 
