@@ -5,7 +5,6 @@ Each command imports what it needs inside its function, so that `--help` and a w
 
 import argparse
 import contextlib
-import csv
 import os
 import subprocess
 import sys
@@ -398,21 +397,28 @@ def _publish(options) -> int:
 
 
 def _add_claims(commands) -> None:
-    parser = _command(commands, "claims", _claims, "print figures/claims.csv and say where the report lies")
+    parser = _command(commands, "claims", _claims, "print the claims beside ours and count the verdicts")
     parser.add_argument("--profile", default="quick")
 
 
 def _claims(options) -> int:
-    table = paths.FIGURES / "claims.csv"
-    if not table.exists():
-        raise FileNotFoundError("figures/claims.csv is missing: make reproduce")
-    with open(table, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    import pandas as pd
+
+    from mlu_utils import claims
+
+    is_published = options.profile == "quick"
+    path = (paths.FIGURES if is_published else paths.RUNS / options.profile / "figures") / "claims.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.relative_to(paths.ROOT)} is missing: make reproduce PROFILE={options.profile}")
+    audited = pd.read_csv(path)
+    shown = audited[claims.is_of_text(audited) & (audited.verdict != claims.NOT_TESTABLE)]
+    width = shown.claim_id.str.len().max()
+    print(f"{'claim':{width}}  {'printed':>12}  {'from it, or ours':>16}  verdict")
+    for row in shown.itertuples():
+        print(f"{row.claim_id:{width}}  {row.printed:>12}  {row.ours:16.4g}  {row.verdict}")
+    print(f"\n{claims.count_verdicts(audited).to_string()}")
     report = paths.RUNS / options.profile / "11_results.ipynb"
-    print(f"\n{len(rows) - 1} claims: {table.relative_to(paths.ROOT)}; tables, figures: {paths.FIGURES.name}/")
+    print(f"\n{len(audited)} claims with reasons: {path.relative_to(paths.ROOT)}; tables, figures: beside it")
     print(f"report: {report.relative_to(paths.ROOT)} (open it with: make lab)")
     return 0
 

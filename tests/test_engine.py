@@ -483,15 +483,26 @@ def test_a_notebook_changed_after_its_run_is_not_published(project):
         notebook_runs.publish(quick())
 
 
-def test_claims_are_printed_with_the_place_of_the_report(project, monkeypatch, capsys):
+def test_claims_are_printed_and_counted_with_the_place_of_the_report(project, monkeypatch, capsys):
     monkeypatch.setattr(paths, "FIGURES", project / "figures")
     assert cli.main(["claims"]) == 2
-    assert "make reproduce" in capsys.readouterr().err
+    assert "figures/claims.csv is missing: make reproduce" in capsys.readouterr().err
     (project / "figures").mkdir()
-    (project / "figures" / "claims.csv").write_text("claim,printed,ours\nspeed-up of WP,35.5,41.0\n")
+    (project / "figures" / "claims.csv").write_text(
+        "claim_id,printed,ours,check,verdict\n"
+        "CelebA/speed-up over Retrain/WP,27.45,41.0,embedded data,reproduced\n"
+        "table2/CelebA/ResNet-18/WP/test,95.12,,paper's data,cannot be tested here\n"
+        "check/splits_sum,65 + 25 + 10,100,printed numbers,consistent\n"
+    )
     assert cli.main(["claims"]) == 0
-    printed = capsys.readouterr().out
-    assert "speed-up of WP  35.5     41.0" in printed and "runs/quick/11_results.ipynb" in printed
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[1:3]] == ["reproduced", "consistent"]
+    assert "27.45" in lines[1] and "41" in lines[1]
+    counts = {line[:24].strip(): line.split()[-1] for line in lines if line}
+    assert counts["reproduced"] == counts["cannot be tested here"] == "1" and counts["inconsistent"] == "0"
+    assert any("runs/quick/11_results.ipynb" in line for line in lines)
+    assert cli.main(["claims", "--profile", "paper"]) == 2
+    assert "runs/paper/figures/claims.csv is missing: make reproduce PROFILE=paper" in capsys.readouterr().err
 
 
 # --- The Snakefile ------------------------------------------------------------------------------------------
