@@ -18,6 +18,7 @@ from mlu_utils.scoring import (
     label_scores,
     linear_probe,
 )
+from mlu_utils.scoring.ordinal import reassign_removed_class
 
 NAN = float("nan")
 NUM_SCORES = 6  # the sweeps below must not go quiet when the registry shrinks
@@ -405,3 +406,41 @@ def test_probe_refuses_what_it_cannot_fit():
         linear_probe(features, labels[1:], features, labels, seed=0)
     with pytest.raises(ValueError, match="labels_fit holds values outside"):
         linear_probe(features, labels + 1, features, labels, seed=0)
+
+
+# Ordered classes
+
+
+def test_reassigned_to_the_nearest_class_that_is_left():
+    positions, labels = [3.0, 14.5, 25.0, 38.0, 53.0], [3, 0, 3, 4, 2]
+    before = list(labels)
+    assert reassign_removed_class(labels, 3, positions).tolist() == [2, 0, 2, 4, 2]  # 38 is 13 from 25, 15 from 53
+    assert reassign_removed_class(labels, 3, positions, [45, 3, 33, 53, 25]).tolist() == [4, 0, 2, 4, 2]
+    assert reassign_removed_class(labels, 0, positions).tolist() == [3, 1, 3, 4, 2]  # an end has one neighbour
+    assert reassign_removed_class([1], 1, [0.0, 1.0, 2.0]).tolist() == [0]  # of equals the lower one
+    assert labels == before
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 4), st.permutations(range(5)))
+def test_reassignment_by_brute_force(labels, removed, positions):
+    ours = reassign_removed_class(labels, removed, [float(p) for p in positions])
+    for label, goal in zip(labels, ours.tolist(), strict=True):
+        left = [c for c in range(5) if c != removed]
+        expected = min(left, key=lambda c: (abs(positions[c] - positions[removed]), c)) if label == removed else label
+        assert goal == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0, 1], 2, [0.0, 1.0]), r"removed class 2: expected 0\.\.1"),
+        (([0, 5], 0, [0.0, 1.0]), r"labels span 0\.\.5: expected 0\.\.1"),
+        (([0], 0, [0.0]), "at least two classes"),
+        (([0.5], 0, [0.0, 1.0]), "expected integers"),
+        (([0], 0, [0.0, math.nan]), "must be finite"),
+        (([0], 0, [0.0, 1.0], [1.0, 2.0]), "expected one per label"),
+    ],
+)
+def test_reassignment_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        reassign_removed_class(*arguments)

@@ -1,0 +1,237 @@
+"""One experiment from the command line, hyperparameters and their search, ordered classes: small and in seconds."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mlu_utils import cli, data, experiments, paths, references, tuning
+from mlu_utils.data import synthages
+from mlu_utils.references import Recipe, Study
+from mlu_utils.unlearning import METHODS
+
+DIGITS = ["--dataset", "digits", "--label", "3", "--profile", "smoke", "--epochs", "1", "--reuse"]
+SCORES = {"retained_accuracy", "forget_recall", "forget_auc", "forget_balanced_accuracy", "probe_auc"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runs(tmp_path_factory):
+    """Checkpoints of this file go to a folder of its own, one for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "RUNS", tmp_path_factory.mktemp("runs"))
+        yield
+
+
+def experiment(*arguments, target=None):
+    more = ["--json", str(target)] if target else []
+    status = cli.main(["experiment", *arguments, *more])
+    return (status, json.loads(target.read_text())) if target and target.exists() else (status, None)
+
+
+# The command
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "class" in method.kinds])
+def test_an_experiment_writes_what_it_promises(method, tmp_path, capsys):
+    status, result = experiment("--method", method, *DIGITS, target=tmp_path / "result.json")
+    assert status == 0
+    keys = {"method", "reading", "dataset", "model", "request", "seed", "device", "speedup", "seconds", "scores"}
+    assert keys <= set(result) and result["method"] == method and result["request"] == "class:3"
+    assert result["model"] == "small_cnn" and {"retrain", "unlearn"} <= set(result["seconds"])
+    assert set(result["scores"]) == SCORES
+    for values in result["scores"].values():
+        assert set(values) == {"original", "retrain", "unlearned"}
+        assert all(value is None or 0 <= value <= 1 for value in values.values())
+    assert result["speedup"] == pytest.approx(result["seconds"]["retrain"] / result["seconds"]["unlearn"])
+    assert "retained_accuracy" in capsys.readouterr().out
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_every_method_takes_a_class():
+    assert sum("class" in method.kinds for method in METHODS.values()) == len(METHODS) == 13
+
+
+def test_the_same_command_gives_the_same_scores_to_the_last_digit(tmp_path):
+    results = [experiment("--method", "SCRUB", *DIGITS, target=tmp_path / f"{i}.json")[1] for i in (1, 2)]
+    assert results[0]["scores"] == results[1]["scores"]
+
+
+def test_all_methods_make_one_table(tmp_path, capsys):
+    status, results = experiment("--method", "all", *DIGITS, target=tmp_path / "all.json")
+    assert status == 0 and [r["method"] for r in results] == [n for n, m in METHODS.items() if "class" in m.kinds]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 2 + len(results) - 1  # header; Original and Retrain; Retrain is no second row
+    assert all(any(line.startswith(r["method"]) for line in lines) for r in results)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "SCRUBB", *DIGITS], "unknown method 'SCRUBB' (did you mean 'SCRUB'?)"),
+        (["--method", "WP", *DIGITS, "--reading", "targetted"], "unknown reading 'targetted' of WP: choose one of"),
+        (["--method", "WP", "--dataset", "digits", "--label", "11", "--profile", "smoke"], "unknown class '11'"),
+        (["--method", "WP", "--dataset", "digitz", "--label", "3"], "did you mean 'digits'?"),
+        (["--method", "WP", *DIGITS, "--json", "/nowhere/at/all.json"], "does not exist; create it"),
+        (["--method", "WP", *DIGITS, "--model", "resnet"], "unknown model 'resnet'"),
+        (
+            ["--method", "HeadReset", "--dataset", "digits", "--request", "images:1,2", "--profile", "smoke"],
+            "HeadReset has no form for images requests: it takes label, class",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_any_training(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(references, "fit", lambda *_, **__: pytest.fail("training began"))
+    arguments = [a for a in arguments if a != "--reuse"]
+    assert cli.main(["experiment", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_original_does_not_depend_on_the_request():
+    histories = []
+    for request in ("class:3", "class:5"):
+        study = Study("shared", "s", "digits", "small_cnn", request, 3, Recipe(num_epochs=1, is_augmented=False))
+        histories.append(references.reference_model(study, "original", is_reused=False).history)
+    columns = ["retain_loss", "validation_accuracy"]
+    pd.testing.assert_frame_equal(histories[0][columns], histories[1][columns])
+
+
+# Hyperparameters
+
+
+def test_every_method_has_the_same_number_of_trials():
+    assert set(tuning.SPACES) == set(METHODS) - {"Retrain", "HeadReset"}
+    for kind in tuning.VALIDATION_REQUESTS:
+        trials = tuning.read_trials(kind)
+        assert trials.groupby("method").size().to_dict() == dict.fromkeys(tuning.SPACES, 12)
+        assert (trials[trials.trial == 0].hyperparameters == "{}").all()
+
+
+def test_no_reported_request_was_searched():
+    import yaml
+
+    for file in paths.PROFILES.glob("*.yaml"):
+        for study in yaml.safe_load(file.read_text())["studies"].values():
+            for wanted in tuning.VALIDATION_REQUESTS.values():
+                assert (study["dataset"], study["request"]) != (wanted.dataset, wanted.request)
+                assert study.get("seed", 42) != wanted.seed
+
+
+@pytest.mark.parametrize("kind", tuning.VALIDATION_REQUESTS)
+@pytest.mark.parametrize("method", tuning.SPACES)
+def test_chosen_is_the_best_trial_and_inside_the_space(method, kind):
+    trials = tuning.read_trials(kind).query("method == @method")
+    values = tuning.chosen(method, kind)
+    best = trials[trials.hyperparameters == json.dumps(values)]
+    assert best.objective.max() == trials.objective.max()
+    assert set(values) <= set(METHODS[method].hyperparameters)
+    for name, space in tuning.SPACES[method].items():
+        if name in values and isinstance(space, list):
+            assert values[name] in space
+
+
+def test_configurations_repeat_and_start_with_the_default():
+    first, again = (list(tuning.configurations("SalUn", 12)) for _ in range(2))
+    assert first == again and first[0] == {} and len(first) == 12
+    other = list(tuning.configurations("SalUn", 12, seed=1))
+    assert other[1:] != first[1:]
+    rates = [point["learning_rate"] for point in first[1:]]
+    assert all(1e-3 <= rate <= 1e-1 for rate in rates) and len(set(rates)) > 8
+    with pytest.raises(ValueError, match="HeadReset has nothing to search: choose one of FT, "):
+        next(tuning.configurations("HeadReset", 2))
+
+
+def test_an_unsearched_kind_takes_the_nearest_and_an_unknown_one_is_refused(tmp_path, monkeypatch):
+    assert tuning.chosen("SCRUB", "partial") == tuning.chosen("SCRUB", "label")
+    assert tuning.chosen("SCRUB", "images") == tuning.chosen("SCRUB", "people")
+    assert tuning.chosen("HeadReset", "label") == {}
+    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
+    tuning.read_trials.cache_clear()
+    with pytest.raises(FileNotFoundError, match="label.csv is missing: run mlu tune --kind label"):
+        tuning.chosen("SCRUB", "label")
+    with pytest.raises(ValueError, match="no validation request for kind 'labels': choose one of label, class, people"):
+        tuning.search("labels")
+    tuning.read_trials.cache_clear()
+
+
+def test_a_search_keeps_other_methods_and_survives_divergence(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
+    wanted = tuning.ValidationRequest("digits", "small_cnn", "class:8", seed=7, num_epochs=1)
+    monkeypatch.setitem(tuning.VALIDATION_REQUESTS, "class", wanted)
+    space = {"learning_rate": [1e30], "num_epochs": [1], "batchnorm": ["eval"], "is_bounded": [False]}
+    monkeypatch.setitem(tuning.SPACES, "NegGrad", space)
+    monkeypatch.setitem(tuning.SPACES, "SSD", {"alpha": [1.0, 2.0]})
+    tuning.search("class", ("SSD",), num_trials=2)
+    file = tuning.search("class", ("NegGrad",), num_trials=2)
+    trials = pd.read_csv(file)
+    assert trials.groupby("method").size().to_dict() == {"NegGrad": 2, "SSD": 2}
+    assert trials.query("method == 'NegGrad' and trial == 1").objective.item() == 0
+    assert (trials.objective.between(0, 1)).all()
+    tuning.read_trials.cache_clear()
+    assert tuning.chosen("NegGrad", "class") == {}
+    tuning.read_trials.cache_clear()
+
+
+def test_the_objective_by_hand():
+    study = Study("o", "s", "digits", "small_cnn", "class:8", 7, Recipe(num_epochs=1, is_augmented=False))
+    table, rows = study.table, study.table.rows("validation")
+
+    class Always(torch.nn.Module):
+        """Predicts one class whatever it sees."""
+
+        def __init__(self, winner):
+            super().__init__()
+            self.fc, self.winner = torch.nn.Linear(1, 10), winner
+
+        def forward(self, x):
+            return self.fc(torch.zeros(len(x), 1)) * 0 + torch.eye(10)[self.winner]
+
+    labels = table.labels[rows, 0]
+    others = float((labels[labels != 8] == 2).float().mean())
+    values = tuning.objective(study, Always(2))
+    assert values["forgetting"] == 1 and values["retained_accuracy"] == pytest.approx(others)
+    assert tuning.objective(study, Always(8)) == {"objective": 0, "retained_accuracy": 0, "forgetting": 0}
+    assert tuning._says_nothing(np.array([1.0, 0, math.nan]), np.array([1.0, 0, 5])) == 0
+    assert tuning._says_nothing(np.array([1.0, 0, 1, 0]), np.array([1.0, 1, 0, 0])) == 1
+
+
+# Ordered classes
+
+
+@pytest.fixture(scope="module")
+def ages():
+    return data.load("synthages", num_images=200, size=32)
+
+
+def test_ages_are_balanced_repeatable_and_ordered(ages):
+    assert torch.bincount(ages.labels[:, 0]).tolist() == [40] * 5
+    assert data.load("synthages", num_images=200, size=32).sha256 == ages.sha256
+    assert data.load("synthages", num_images=200, size=32, seed=1).sha256 != ages.sha256
+    assert ages.class_names == ("0-6", "13-16", "20-30", "31-45", "46-60")
+    assert ages.class_positions == (3, 14.5, 25, 38, 53)
+    with pytest.raises(ValueError, match="num_images must be at least 50.*got 49"):
+        data.load("synthages", num_images=49)
+
+
+def test_age_changes_faces_smoothly():
+    attributes = torch.ones(61, 10)
+    changed = synthages.aged(attributes, torch.arange(61.0))
+    young = changed[:, synthages.LABEL_NAMES.index("Young")]
+    assert (young[:21] == 1).all() and young[60] == 0 and (young[20:].diff() < 0).all()
+    chin = changed[:, synthages.LABEL_NAMES.index("Double_Chin")]
+    assert chin[0] == 1 and (chin[20:] == 0).all() and (chin[:21].diff() < 0).all()
+    assert (attributes == 1).all() and ((changed >= 0) & (changed <= 1)).all()
+
+
+def test_reassigned_accuracy_counts_the_neighbour_as_right(ages):
+    study = Study("o", "s", "synthages", "small_cnn", "class:31-45", 7, dataset_options={"num_images": 200, "size": 32})
+    rows = torch.arange(ages.num_images)
+    goals = torch.where(ages.labels[:, 0] == 3, 2, ages.labels[:, 0])
+    logits = torch.nn.functional.one_hot(goals, 5).float()
+    scores = {(r["label"], r["metric"]): r["value"] for r in experiments.utility_rows(study, rows, logits)}
+    assert scores["reassigned", "accuracy"] == 1 and scores["forgotten", "accuracy"] == 0
+    logits = torch.nn.functional.one_hot(ages.labels[:, 0], 5).float()
+    scores = {(r["label"], r["metric"]): r["value"] for r in experiments.utility_rows(study, rows, logits)}
+    assert scores["reassigned", "accuracy"] == pytest.approx(0.8)
