@@ -133,7 +133,8 @@ def ascent_loss(
         labels, mask: (B, K).
         is_bounded: an entry's loss counts up to that of a model that says nothing, log 2 for a binary label and
             log C for C classes, and has no gradient beyond. Unbounded, climbing turns a binary label round: it is
-            predicted wrongly with certainty and can be read backwards.
+            predicted wrongly with certainty and can be read backwards. Bounded, the certainty goes, but logits may
+            still end just beyond 0 in the wrong order: look at the AUC too.
     """
     losses, known = entry_losses(logits, labels)
     if is_bounded:
@@ -188,10 +189,10 @@ def descend(
     optimizer.zero_grad(set_to_none=True)
     values = torch.stack(losses) if losses else torch.zeros(1)
     if not (values.isfinite().all() and all(p.isfinite().all() for p in model.parameters())):
-        rate = optimizer.param_groups[0]["lr"]
+        rate, last = optimizer.param_groups[0]["lr"], float(values[-1])
         raise NonFiniteLossError(
-            f"the loss became {float(values[-1])} after {len(losses)} steps with learning_rate {rate}: "
-            "try a smaller learning rate"
+            f"the {'weights were not finite' if math.isfinite(last) else f'loss became {last}'} after {len(losses)} "
+            f"steps with learning_rate {rate}: try a smaller learning rate"
         )
     return values.tolist() if losses else []
 
@@ -199,5 +200,13 @@ def descend(
 def sgd(
     parameters: Iterable[nn.Parameter], *, learning_rate: float, momentum: float, weight_decay: float
 ) -> torch.optim.SGD:
-    """Return SGD over the parameters."""
+    """Return SGD over the parameters.
+
+    Raises:
+        ValueError: a number below 0 or not finite.
+    """
+    numbers = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+    for name, value in numbers.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be finite and at least 0, got {value}")
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, foreach=True)

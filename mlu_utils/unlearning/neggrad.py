@@ -100,7 +100,7 @@ def advanced_neggrad(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if anchor < 0:
+    if not anchor >= 0:
         raise ValueError(f"anchor must be at least 0, got {anchor}")
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     start = [p.detach().clone() for p in unlearned.parameters()]

@@ -33,7 +33,7 @@ def saliency_mask(
         table: the data.
         rows: images whose gradients are taken, where they have entries of the loss.
         mask: bool (N, K), entries to forget.
-        share: of all weights that may change, in (0, 1].
+        share: of all weights that may change, in (0, 1]. Below 1 a weight without any gradient never may.
         saliency: what weights are ranked by. "signed": |sum over batches of the forget gradient|, as published;
             "absolute": sum of |gradient|, for a label forgotten for everyone, whose signed sum is close to 0 at a
             trained optimum; "relative": absolute, in units of the same for the retain loss.
@@ -56,7 +56,7 @@ def saliency_mask(
         kept = importance.gradient_statistics(model, table, rows, mask, loss="retain", **options).mean_absolute
         exclusive = selection.exclusive_weights(model, mask)
         ranked = selection.relative_importance(ranked, kept, exclusive=exclusive)
-    chosen = ranked >= selection.quantile(ranked, 1 - share) if share < 1 else torch.ones_like(ranked, dtype=torch.bool)
+    chosen = torch.ones_like(ranked, dtype=torch.bool) if share == 1 else selection.forget_set(ranked, share)
     return importance.unflatten(chosen, dict(model.named_parameters()))
 
 
@@ -91,7 +91,7 @@ def salun(
     """Return a copy trained on random labels to forget and true labels to keep, in its salient weights only.
 
     The random labels are drawn anew in every epoch. All other weights keep their bits: neither momentum nor weight
-    decay moves them.
+    decay moves them. BatchNorm's running statistics are no weights and move unless `batchnorm` is "eval".
 
     Args:
         model: the original model; not changed.
@@ -109,8 +109,8 @@ def salun(
 
     Source: Fan et al. (2024), SalUn, equations 3-5; defaults of its public code.
 
-    Differs: images to forget and to keep in one step instead of one pass after the other; for single-label data
-    both saliencies are offered, for a label the absolute one is the default.
+    Differs: images to forget and to keep in one step instead of one pass after the other, so that few images to
+    forget are seen several times an epoch; batches of 64 instead of 256; absolute saliency by default.
     """
     mask = request.mask(table)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)

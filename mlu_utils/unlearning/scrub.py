@@ -34,9 +34,11 @@ def distillation_divergence(
         is_single_label: softmax over the outputs; otherwise one Bernoulli per label. A softmax over independent
             labels would not see a shift common to all logits.
         is_bounded: an entry counts up to KL(teacher || uniform), where the student says nothing, and has no
-            gradient beyond.
+            gradient beyond. The divergence knows no direction: a student more certain than its teacher stops at
+            the same value.
     """
-    s, t = student.float() / temperature, teacher.float() / temperature
+    s, t = (z.float() if z.dtype != torch.float64 else z for z in (student, teacher))
+    s, t = s / temperature, t / temperature
     if is_single_label:
         log_p = t.log_softmax(1)
         negative_entropy = (log_p.exp() * log_p).sum(1, keepdim=True)
@@ -98,14 +100,17 @@ def scrub(
         precision: number format.
 
     Raises:
-        ValueError: a rewind without validation images.
+        ValueError: a temperature not above 0, or a rewind without known validation entries.
 
     Source: Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, Algorithm 1; defaults of its public code
     (large scale).
 
     Differs: Bernoulli divergence per label for multi-label data; the bounded climb.
     """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
     mask = request.mask(table)
+    like = _unseen_like(table, mask) if is_rewound else None
     teacher, student = copy_of(model), copy_of(model).to(memory_format=precision.memory_format)
     teacher.to(memory_format=precision.memory_format).requires_grad_(False)
     options = {"seed": seed, "precision": precision}
@@ -142,19 +147,30 @@ def scrub(
         if is_rewound:
             students.append({name: value.clone() for name, value in student.state_dict().items()})
     if is_rewound and students:
-        _rewind(student, students, table, mask, climbing.forget_rows)
+        _rewind(student, students, table, mask, climbing.forget_rows, like)
     return student
 
 
+def _unseen_like(table: ImageTable, mask: torch.Tensor) -> torch.Tensor:
+    """Return bool (validation images, K): the request's known entries there, else all known ones of its labels."""
+    rows = table.rows("validation")
+    known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
+    for like in (mask[rows] & known, mask.any(0) & known):
+        if like.any():
+            return like
+    raise ValueError(f"is_rewound compares with validation images and {table.source} has none: set it to False")
+
+
 def _rewind(
-    student: nn.Module, students: list[dict], table: ImageTable, mask: torch.Tensor, forget_rows: torch.Tensor
+    student: nn.Module,
+    students: list[dict],
+    table: ImageTable,
+    mask: torch.Tensor,
+    forget_rows: torch.Tensor,
+    like: torch.Tensor,
 ) -> None:
     """Load the state whose error on the entries to forget is nearest to the last one's on unseen ones."""
-    validation = table.rows("validation")
-    if len(validation) == 0:
-        raise ValueError(f"is_rewound compares with validation images and {table.source} has none: set it to False")
-    like = mask[validation]
-    target = prediction_error(student, table, validation, like if like.any() else ~like)
+    target = prediction_error(student, table, table.rows("validation"), like)
     errors = []
     for state in students:
         student.load_state_dict(state)

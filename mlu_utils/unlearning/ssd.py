@@ -46,8 +46,8 @@ def ssd(
 ) -> nn.Module:
     """Return a copy whose weights that matter to the forgotten entries more than to the reference are dampened.
 
-    For a label forgotten for everyone the reference does not use the label's head row, so that row becomes exactly
-    0: the logit is its bias.
+    For a label forgotten for everyone the reference does not use the label's head row, so that row and its bias
+    become exactly 0, but for the weights of features that are 0 on every image: the logit says nothing.
 
     Args:
         model: the original model; not changed.
@@ -70,7 +70,7 @@ def ssd(
     """
     if reference not in REFERENCES:
         raise ValueError(f"unknown reference {reference!r}: choose one of {', '.join(REFERENCES)}")
-    if alpha <= 0 or dampening < 0:
+    if not (alpha > 0 and dampening >= 0):
         raise ValueError(f"alpha must be above 0 and dampening at least 0, got {alpha} and {dampening}")
     if reference == "auto":
         reference = "retain" if request.kind in ("label", "partial") else "all"

@@ -137,13 +137,15 @@ def unsir(
         precision: number format.
 
     Raises:
-        ValueError: unknown form, or a bank for a request without a label or class of its own.
+        ValueError: unknown form, a bank for a request without a label or class of its own, a number of noise
+            images below 1, or a penalty below 0.
 
     Source: Tarun et al. (2023), Fast Yet Effective Machine Unlearning (bank); Choi and Na (2023), public notebooks
     (instance: its defaults and learning rates).
 
-    Differs: bank: SGD instead of Adam, all images instead of a sample of each class, every noise image is used (the
-    public code uses three of each batch and gives all forgotten classes the label 0), two banks for a label.
+    Differs: bank: SGD instead of Adam, all images instead of a sample of each class, noise beside every batch with a
+    loss of its own instead of one shuffled mixture, every noise image is used (the public code uses three of each
+    batch and gives all forgotten classes the label 0), two banks for a label.
     """
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")
@@ -152,6 +154,10 @@ def unsir(
         form = "bank" if has_bank else "instance"
     if form == "bank" and not has_bank:
         raise ValueError(f"a noise bank needs a label or a class, {request} has none: use form='instance'")
+    if num_noise_images < 1:
+        raise ValueError(f"num_noise_images must be at least 1, got {num_noise_images}")
+    if not noise_penalty >= 0:
+        raise ValueError(f"noise_penalty must be at least 0, got {noise_penalty}")
     mask = request.mask(table)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     sides = Sides(unlearned, table, mask, batch_size=batch_size, seed=seed, precision=precision)
