@@ -1160,6 +1160,171 @@ def training_curves(history: pd.DataFrame, *, title: str | None = None) -> Figur
     return figure
 
 
+def attack_intervals(
+    table: pd.DataFrame,
+    *,
+    value: str = "auc",
+    panel: str = "input",
+    chance: float = 0.5,
+    reference: str = "Retrain",
+    quantity: str = "AUC of the attack",
+    title: str | None = None,
+) -> Figure:
+    """One score of an attack with its interval for every model; a panel for each thing that was attacked.
+
+    Args:
+        table: columns model, `panel`, `value`, `<value>_low`, `<value>_high`; one row a mark, several a model allowed
+            when a column attacker tells them apart.
+        value: which score.
+        panel: column that makes the panels.
+        chance: value of an attack that knows nothing.
+        reference: model whose value is drawn as a line.
+        quantity: name of the axis.
+        title: of the figure.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if table.empty:
+        raise ValueError("the attack table has no rows: run the attacks first")
+    panels, models = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table["model"]))
+    attackers = list(dict.fromkeys(table["attacker"])) if "attacker" in table else [None]
+    figure = _new_figure(figsize=(2.3 * len(panels) + 1.6, 0.27 * len(models) + 1.5))
+    axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
+    for ax, name in zip(axes, panels, strict=True):
+        part = table[table[panel] == name]
+        for number, attacker in enumerate(attackers):
+            own = part if attacker is None else part[part["attacker"] == attacker]
+            offset = 0.0 if len(attackers) == 1 else (number - (len(attackers) - 1) / 2) * 0.32
+            for row in own.to_dict("records"):
+                y = models.index(row["model"]) + offset
+                colour = METHOD_STYLES[row["model"]].colour if row["model"] in METHOD_STYLES else "0.45"
+                ax.plot([row[f"{value}_low"], row[f"{value}_high"]], [y, y], "-", color=colour, linewidth=1.6)
+                ax.plot(row[value], y, "os^D"[number], color=colour, mec="k", mew=0.4, markersize=5)
+        line = part.loc[part["model"] == reference, value]
+        if len(line):
+            colour = method_style("Retrain").colour
+            ax.axvline(line.iloc[0], color=colour, linestyle="--", linewidth=1, zorder=0)
+        ax.axvline(chance, color="0.3", linestyle=":", linewidth=1, zorder=0)
+        ax.set_title(str(name), fontsize=9)
+        ax.grid(False, axis="y")
+        sns.despine(ax=ax)
+    axes[0].set_yticks(range(len(models)), models, fontsize=8)
+    axes[0].set_ylim(len(models) - 0.4, -0.6)
+    figure.supxlabel(f"{quantity} (bar: 95 % interval)", fontsize=9)
+    handles = [Line2D([], [], color=method_style("Retrain").colour, linestyle="--", linewidth=1, label=reference)]
+    handles.append(Line2D([], [], color="0.3", linestyle=":", linewidth=1, label="no information"))
+    if attackers != [None]:
+        handles += [
+            Line2D([], [], color="w", marker="os^D"[i], mfc="0.5", mec="k", label=str(a))
+            for i, a in enumerate(attackers)
+        ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8, frameon=False)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def method_curves(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    x: str,
+    y: str,
+    target: float | None = None,
+    is_log_x: bool = False,
+    title: str | None = None,
+) -> Figure:
+    """A curve for each model, such as a score after each step of relearning or at each depth of the network.
+
+    Args:
+        curves: model -> (positions, values); a model that is no method is drawn grey.
+        x, y: names of the axes.
+        target: a level to mark, or None.
+        is_log_x: logarithmic axis.
+        title: of the figure.
+
+    Raises:
+        ValueError: no curves.
+    """
+    if not curves:
+        raise ValueError("no curves to draw")
+    figure = _new_figure(figsize=(7.2, 3.6))
+    ax = figure.subplots()
+    for name, (positions, values) in curves.items():
+        style = METHOD_STYLES.get(name, MethodStyle("#999999", ".", ""))
+        is_reference = name in ("Original", "Retrain")
+        ax.plot(
+            positions,
+            values,
+            linestyle="--" if is_reference else "-",
+            marker=style.marker,
+            color=style.colour,
+            mec=style.colour if style.marker in "123" else "k",
+            mew=1.5 if style.marker in "123" else 0.3,
+            markersize=4.5,
+            linewidth=1.8 if is_reference else 1.2,
+            label=name,
+        )
+    if target is not None:
+        ax.axhline(target, color="0.3", linestyle=":", linewidth=1)
+    if is_log_x:
+        ax.set_xscale("log")
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
+    sns.despine(ax=ax)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def entropy_distributions(
+    rows: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]],
+    numbers: Mapping[tuple[str, str], str],
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Distributions of the logarithm of the output's entropy: the paper's Figure 2, on shared axes, nothing rescaled.
+
+    Args:
+        rows: task (a row of panels) -> model (a column) -> group, such as train, test, unseen -> log entropies.
+        numbers: (task, model) -> text written into its panel, such as the test for the Streisand effect.
+        title: of the figure.
+
+    Raises:
+        ValueError: nothing to draw, or tasks with other models.
+    """
+    models = list(dict.fromkeys(model for task in rows.values() for model in task))
+    if not models or any(list(task) != models for task in rows.values()):
+        raise ValueError("every task needs the same models, in the same order, and there must be one")
+    figure = _new_figure(figsize=(2.05 * len(models) + 0.8, 2.2 * len(rows) + 0.5))
+    axes = figure.subplots(len(rows), len(models), sharex=True, sharey="row", squeeze=False)
+    looks = {"train": ("#0b5ea6", "-"), "test": ("#f08c1e", "--"), "unseen": ("#111111", ":")}
+    for line, (task, columns) in zip(axes, rows.items(), strict=True):
+        everything = np.concatenate([np.asarray(v) for groups in columns.values() for v in groups.values()])
+        edges = np.linspace(*np.quantile(everything, [0.005, 1]), 25)
+        for ax, (model, groups) in zip(line, columns.items(), strict=True):
+            for group, values in groups.items():
+                colour, style = looks.get(group, ("#787878", "-."))
+                share, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+                ax.stairs(
+                    share / len(np.asarray(values)), edges, color=colour, linestyle=style, linewidth=1.3, label=group
+                )
+            ax.text(0.03, 0.97, numbers.get((task, model), ""), transform=ax.transAxes, fontsize=6.5, va="top")
+            if ax in axes[0]:
+                ax.set_title(model, fontsize=9)
+            sns.despine(ax=ax)
+        line[0].set_ylabel(f"{task}\nshare of images", fontsize=8)
+        top = line[0].get_ylim()[1]
+        line[0].set_ylim(0, top * 1.3)  # room for the numbers
+    figure.supxlabel("log of the output's entropy (nats)", fontsize=9)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8, frameon=False)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
 def _faces(images: ArrayLike) -> np.ndarray:
     """Checked images as (N, H, W, 3) for drawing."""
     images = np.asarray(images)

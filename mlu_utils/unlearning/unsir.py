@@ -39,6 +39,7 @@ def learn_noise(
     learning_rate: float,
     penalty: float,
     seed: int,
+    precision: Precision = FP32,
 ) -> torch.Tensor:
     """Return images (len(labels), *image_shape) that maximise the model's loss on the labels given.
 
@@ -51,6 +52,7 @@ def learn_noise(
         num_steps, learning_rate: of Adam.
         penalty: lambda >= 0.
         seed: of the noise.
+        precision: number format of the forward and backward pass.
 
     Source: Tarun et al. (2023), equation 2.
     """
@@ -58,7 +60,9 @@ def learn_noise(
     noise = noise.to(device_of(model)).requires_grad_()
     optimizer = torch.optim.Adam([noise], lr=learning_rate)
     for _ in range(num_steps):
-        loss = -_mean_loss(model(noise), labels) + penalty * noise.square().flatten(1).sum(1).mean()
+        with precision.autocast(noise.device):
+            logits = model(noise)
+        loss = -_mean_loss(logits, labels) + penalty * noise.square().flatten(1).sum(1).mean()
         (noise.grad,) = torch.autograd.grad(loss, noise)
         optimizer.step()
     return noise.detach()
@@ -100,7 +104,7 @@ def unsir(
     *,
     seed: int,
     form: str = "auto",
-    num_noise_images: int = 64,
+    num_noise_images: int = 16,
     noise_steps: int = 40,
     noise_learning_rate: float = 0.1,
     noise_penalty: float = 0.1,
@@ -171,6 +175,7 @@ def unsir(
             learning_rate=noise_learning_rate,
             penalty=noise_penalty,
             seed=seed,
+            precision=precision,
         ).to(memory_format=precision.memory_format)
         share = max(1, batch_size // 2)
         picks = torch.Generator().manual_seed(seed)
