@@ -36,7 +36,7 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> accuracy([2.0, -1.0, 0.0, 3.0], [1, 0, 1, float("nan")])
         0.6666666666666666
     """
-    logits, positive = _known(logits, labels)
+    logits, positive = known_scores(logits, labels)
     return float(np.mean((logits > 0) == positive))
 
 
@@ -57,7 +57,7 @@ def recall(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> recall([2.0, -1.0, 0.0, -3.0], [1, 1, 1, 0])
         0.3333333333333333
     """
-    logits, positive = _known(logits, labels, needs=(1,), score="recall")
+    logits, positive = known_scores(logits, labels, needs=(1,), score="recall")
     return float(np.mean(logits[positive] > 0))
 
 
@@ -78,7 +78,7 @@ def false_positive_rate(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> false_positive_rate([2.0, -1.0, 0.0, -3.0], [0, 0, 0, 1])
         0.3333333333333333
     """
-    logits, positive = _known(logits, labels, needs=(0,), score="false_positive_rate")
+    logits, positive = known_scores(logits, labels, needs=(0,), score="false_positive_rate")
     return float(np.mean(logits[~positive] > 0))
 
 
@@ -99,7 +99,7 @@ def balanced_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> balanced_accuracy([1.0, 1.0, 1.0, 1.0], [1, 1, 1, 0])
         0.5
     """
-    _known(logits, labels, needs=(0, 1), score="balanced_accuracy")
+    known_scores(logits, labels, needs=(0, 1), score="balanced_accuracy")
     return (recall(logits, labels) + 1.0 - false_positive_rate(logits, labels)) / 2.0
 
 
@@ -126,7 +126,7 @@ def auc(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> auc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
         0.875
     """
-    logits, positive = _known(logits, labels, needs=(0, 1), score="auc")
+    logits, positive = known_scores(logits, labels, needs=(0, 1), score="auc")
     n_1 = int(positive.sum())
     n_0 = positive.size - n_1
     rank_sum = rankdata(logits)[positive].sum()
@@ -330,7 +330,7 @@ def class_scores(
     return rows
 
 
-def _known(
+def known_scores(
     logits: ArrayLike, labels: ArrayLike, needs: tuple[int, ...] = (), score: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checked float64 logits and boolean labels of the known entries, both (m,) with m >= 1."""
