@@ -17,6 +17,7 @@ from mlu_utils.scoring.bootstrap import (
     LEVEL,
     NUM_RESAMPLES,
     bootstrap,
+    folded_auc,
     people,
     sorted_rows,
     weighted_auc,
@@ -188,12 +189,8 @@ def attribute_leak(
     )
     values = _leak_metrics(scores[0], positive, np.ones((1, len(positive))))[0]
     result = with_intervals(LEAK_METRICS, values, samples, level=level)
-    low, high = result["auc_low"], result["auc_high"]
-    result["leak_auc"] = max(result["auc"], 1 - result["auc"])
-    result["leak_auc_low"] = 0.5 if low <= 0.5 <= high else min(abs(low - 0.5), abs(high - 0.5)) + 0.5
-    result["leak_auc_high"] = max(high, 1 - low)
     num_people = len(positive) if identity is None else len(np.unique(people(identity, len(positive))))
-    return result | {"num_images": len(positive), "num_people": num_people}
+    return result | folded_auc(result) | {"num_images": len(positive), "num_people": num_people}
 
 
 def excess_leak(

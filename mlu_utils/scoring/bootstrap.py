@@ -6,7 +6,7 @@ Must not: know what the values mean.
 Shapes: n rows, B resamples. `values` (n,) real, `weights` (B, n) counts, how often a resample drew each row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -176,6 +176,26 @@ def with_intervals(names: Sequence[str], values: ArrayLike, samples: np.ndarray,
         low, high = interval(samples[:, k], level=level)
         result |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
     return result
+
+
+def folded_auc(result: Mapping[str, float]) -> dict[str, float]:
+    """leak_auc = max(AUC, 1 - AUC) with the folded interval: what an attacker has who may read a score backwards.
+
+    An interval that contains one half keeps .5 as its lower end: the data don't tell that there is a leak.
+
+    Args:
+        result: auc, auc_low and auc_high.
+
+    Example:
+        >>> folded_auc({"auc": 0.0, "auc_low": 0.0, "auc_high": 0.25})
+        {'leak_auc': 1.0, 'leak_auc_low': 0.75, 'leak_auc_high': 1.0}
+    """
+    value, low, high = (result[name] for name in ("auc", "auc_low", "auc_high"))
+    return {
+        "leak_auc": max(value, 1 - value),
+        "leak_auc_low": 0.5 if low <= 0.5 <= high else min(abs(low - 0.5), abs(high - 0.5)) + 0.5,
+        "leak_auc_high": max(high, 1 - low),
+    }
 
 
 def _ties(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
