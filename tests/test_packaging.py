@@ -22,6 +22,7 @@ IMPORT_ORDER = (
     "models",
     "requests",
     "training",
+    "training_stacked",
     "unlearning",
     "scoring",
     "theory",
