@@ -25,6 +25,7 @@ IMPORT_ORDER = (
     "training_stacked",
     "unlearning",
     "scoring",
+    "relearning",
     "theory",
     "reporting",
     "experiments",
