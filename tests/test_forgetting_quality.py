@@ -105,7 +105,7 @@ def test_points_and_final_score_by_hand():
     )
     assert score == pytest.approx(0.4 * 0.8 / 0.9 * 0.7 / 0.75)
     for bad in ([NAN], [-1.0], []):
-        with pytest.raises(ValueError, match="all at least 0 and none nan"):
+        with pytest.raises(ValueError, match="finite and at least 0"):
             forgetting_quality(bad, num_models=8)
     with pytest.raises(ValueError, match="num_models 2 leaves no bin"):
         forgetting_quality([0.0], num_models=2)

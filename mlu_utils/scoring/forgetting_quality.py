@@ -74,7 +74,7 @@ def forgetting_quality(epsilon: ArrayLike, *, num_models: int) -> dict[str, floa
         between equal num_models only.
 
     Raises:
-        ValueError: too few models, or epsilons that are nan or negative.
+        ValueError: too few models, or epsilons that are not finite or negative.
 
     Source:
         Triantafillou et al. (2024), section 4.
@@ -84,8 +84,8 @@ def forgetting_quality(epsilon: ArrayLike, *, num_models: int) -> dict[str, floa
         0.5
     """
     epsilon = np.asarray(epsilon, dtype=np.float64)
-    if epsilon.ndim != 1 or not epsilon.size or not (epsilon >= 0).all():
-        raise ValueError(f"epsilons have shape {epsilon.shape}: expected (n,), n >= 1, all at least 0 and none nan")
+    if epsilon.ndim != 1 or not epsilon.size or not (np.isfinite(epsilon) & (epsilon >= 0)).all():
+        raise ValueError(f"epsilons have shape {epsilon.shape}: expected (n,), n >= 1, finite and at least 0")
     if num_models < 3:
         raise ValueError(f"num_models {num_models} leaves no bin: at least 3 models of a kind are needed")
     num_bins = int(np.ceil(np.log(num_models - 1)) / BIN_WIDTH)
