@@ -167,6 +167,7 @@ def test_an_inverted_head_leaks_in_full():
     assert got["leak_auc"] == got["leak_auc_low"] == got["leak_auc_high"] == 1.0
     excess = excess_leak(inverted, np.zeros(200), labels, seed=0)
     assert excess["excess_auc"] == excess["excess_auc_low"] == 0.5
+    assert excess_leak(inverted, np.zeros(200), labels, is_two_sided=False, seed=0)["excess_auc"] == -0.5
 
 
 def test_people_make_wider_intervals_than_their_images():

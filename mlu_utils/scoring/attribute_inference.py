@@ -198,6 +198,7 @@ def excess_leak(
     reference_scores: ArrayLike,
     labels: ArrayLike,
     *,
+    is_two_sided: bool = True,
     identity: ArrayLike | None = None,
     seed: int,
     num_resamples: int = NUM_RESAMPLES,
@@ -205,20 +206,22 @@ def excess_leak(
 ) -> dict[str, float]:
     """How much more scores tell about a label than the reference's scores on the same rows: AUC minus AUC.
 
-    Each score is read in the direction in which its AUC on all rows is at least one half, so that an inverted head
-    counts as a leak. The interval is paired: both AUCs are taken on the same resample.
+    The interval is paired: both AUCs are taken on the same resample.
 
     Args:
         scores: (n,), finite, of the unlearned model.
         reference_scores: (n,), finite, of the retrained model, on the same rows in the same order.
         labels: (n,), 1, 0 or nan; both classes present.
+        is_two_sided: read each score in the direction in which its AUC on all rows is at least one half, so that an
+            inverted head counts as a leak: right for a model's own logit. A trained attacker has chosen its direction
+            on other rows; False takes its AUC as it is.
         identity: int (n,), see `attribute_leak`.
         seed: of the resampling.
         num_resamples: number of resamples.
         level: coverage of the interval.
 
     Returns:
-        excess_auc in [-.5, .5], `_low`, `_high`; 0 = no more than Retrain, and below 0 = less than Retrain.
+        excess_auc in [-.5, .5] (one-sided: [-1, 1]), `_low`, `_high`; 0 = as much as Retrain, below 0 = less.
 
     Raises:
         ValueError: as `attribute_leak`.
@@ -229,7 +232,8 @@ def excess_leak(
     """
     both, positive, identity = _rows([scores, reference_scores], labels, identity)
     ones = np.ones((1, len(positive)))
-    signs = [1.0 if weighted_auc(s, ones * positive, ones * ~positive)[0] >= 0.5 else -1.0 for s in both]
+    aucs = [weighted_auc(s, ones * positive, ones * ~positive)[0] for s in both]
+    signs = [-1.0 if is_two_sided and auc < 0.5 else 1.0 for auc in aucs]
 
     def difference(weights: np.ndarray) -> np.ndarray:
         aucs = [
@@ -284,8 +288,8 @@ def attack_table(
         Protocol of probing frozen features; leakage due to failed unlearning = AUC minus the retrained model's AUC.
 
     Differs:
-        Labels of the rows to test choose the direction in which a score is read (`leak_auc`): on few rows this
-        favours the attacker slightly; `auc` is free of it.
+        `leak_auc` lets the labels of the rows to test choose the direction in which a score is read: on few rows this
+        favours the attacker. `auc` and the excess are free of it, since the attackers are trained.
     """
     if (identity_fit is None) != (identity_eval is None):
         raise ValueError("identity_fit and identity_eval belong together: give both or neither")
@@ -308,7 +312,7 @@ def attack_table(
         row = {"model": model, "input": name, "attacker": attacker, "is_permuted": is_permuted}
         row |= attribute_leak(own, labels_eval, **options)
         if (reference, name, attacker) in scores:
-            row |= excess_leak(own, scores[reference, name, attacker], labels_eval, **options)
+            row |= excess_leak(own, scores[reference, name, attacker], labels_eval, is_two_sided=False, **options)
         rows.append(row)
     columns = ["excess_auc", "excess_auc_low", "excess_auc_high"]
     table = pd.DataFrame(rows)
