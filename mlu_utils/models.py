@@ -17,6 +17,7 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from mlu_utils.data.table import name_index
 from mlu_utils.runtime import seeded
@@ -88,6 +89,12 @@ def head(model: nn.Module) -> nn.Linear:
     if not isinstance(layer, nn.Linear):
         raise ValueError(f"{type(model).__name__} has no Linear layer named fc: name the last layer so")
     return layer
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the network's blocks by name, in forward order: its residual blocks, else its ReLU layers."""
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, (BasicBlock, Bottleneck))}
+    return found or {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.ReLU)}
 
 
 def copy_of(model: nn.Module) -> nn.Module:

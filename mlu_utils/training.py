@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
-from mlu_utils.models import head
+from mlu_utils.models import blocks, head
 from mlu_utils.requests import retain_loss
 from mlu_utils.runtime import FP32, Precision
 
@@ -29,6 +29,11 @@ class NonFiniteLossError(RuntimeError):
 def device_of(model: nn.Module) -> torch.device:
     """Return the device that the weights lie on."""
     return next(model.parameters()).device
+
+
+def rows_with_entries(table: ImageTable, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the rows that have a known entry outside the mask, bool (N, K): those that training shows."""
+    return rows[(~mask[rows] & ~table.labels[rows].isnan()).any(1)]
 
 
 def fit(
@@ -80,9 +85,8 @@ def fit(
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
     device = device_of(model)
-    rows = table.rows("train") if rows is None else rows.cpu()
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
-    rows = rows[(~mask[rows] & ~table.labels[rows].isnan()).any(1)]
+    rows = rows_with_entries(table, table.rows("train") if rows is None else rows.cpu(), mask)
     generator = torch.Generator().manual_seed(seed)
     model.to(memory_format=precision.memory_format)
     batches = Batches(
@@ -147,19 +151,6 @@ def predict_logits(
 
 
 @torch.no_grad()
-def extract_features(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    *,
-    batch_size: int = 256,
-    precision: Precision = FP32,
-) -> torch.Tensor:
-    """Return the penultimate features of the rows, float32 (len(rows), d) on the CPU, in eval mode."""
-    return predict(model, table, rows, batch_size=batch_size, precision=precision)[1]
-
-
-@torch.no_grad()
 def predict(
     model: nn.Module,
     table: ImageTable,
@@ -182,3 +173,42 @@ def predict(
         hook.remove()
         model.train(was_training)
     return torch.cat(logits), torch.cat(features)
+
+
+@torch.no_grad()
+def extract_block_features(
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    *,
+    batch_size: int = 256,
+    precision: Precision = FP32,
+) -> dict[str, torch.Tensor]:
+    """Return what each block puts out, averaged over positions: name -> float32 (len(rows), channels) on the CPU.
+
+    Blocks are those of `models.blocks`, in forward order; the model runs in eval mode and is left as it was.
+
+    Raises:
+        ValueError: the network has no blocks, or runs one more than once in a pass.
+    """
+    features: dict[str, list[torch.Tensor]] = {name: [] for name in blocks(model)}
+    if not features:
+        raise ValueError(f"{type(model).__name__} has neither residual blocks nor ReLU layers to look at")
+
+    def keep(name: str) -> Callable:
+        def hook(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+            # Averaged here and now: the next layer may write into this output.
+            features[name].append(output.float().flatten(2).mean(2).cpu() if output.ndim > 2 else output.float().cpu())
+
+        return hook
+
+    hooks = [block.register_forward_hook(keep(name)) for name, block in blocks(model).items()]
+    try:
+        predict(model, table, rows, batch_size=batch_size, precision=precision)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, parts in features.items():
+        if (count := sum(map(len, parts))) != len(rows):
+            raise ValueError(f"block {name} ran {count // len(rows)} times in a pass: give each use its own layer")
+    return {name: torch.cat(parts) for name, parts in features.items()}

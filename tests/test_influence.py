@@ -12,7 +12,7 @@ from conftest import tiny_classes, tiny_model, tiny_table
 from mlu_utils.data.batches import normalise
 from mlu_utils.models import head
 from mlu_utils.requests import ForgetRequest, entry_losses, forget_loss
-from mlu_utils.training import extract_features
+from mlu_utils.training import predict
 from mlu_utils.unlearning import importance, influence
 from mlu_utils.unlearning.influence import image_influence, most_influential
 
@@ -203,4 +203,4 @@ def test_most_influential():
 def test_the_tiny_network_has_living_features():
     """Dead features would make the brute force above compare zeros."""
     table = tiny_table()
-    assert (extract_features(tiny_model(), table, table.rows("train")).mean(0) > 0.05).all()
+    assert (predict(tiny_model(), table, table.rows("train"))[1].mean(0) > 0.05).all()

@@ -1,14 +1,26 @@
-"""Scores against known points, plain loops and scikit-learn; the probe against planted and absent leaks."""
+"""Scores against known points, plain loops and scikit-learn; the probe against planted and absent leaks.
 
+The contract of every score lies here too, those of the privacy analysis included: whatever the order of the images it
+is the same, nan is refused, inputs stay as they were.
+"""
+
+import doctest
+import importlib
+import inspect
 import math
+import pkgutil
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from mlu_utils import scoring
 from mlu_utils.scoring import (
     SCORES,
     auc,
@@ -22,6 +34,8 @@ from mlu_utils.scoring.ordinal import reassign_removed_class
 
 NAN = float("nan")
 NUM_SCORES = 6  # the sweeps below must not go quiet when the registry shrinks
+NUM_CONTRACT_CASES = 39
+NUM_MODULES = 10
 
 
 # --- brute-force oracles: plain loops over Python floats ----------------------------------------------------
@@ -59,6 +73,240 @@ def wild_inputs(draw):
     rows += [(draw(logit), 0.0), (draw(logit), 1.0)]
     rows = draw(st.permutations(rows))
     return np.array([z for z, _ in rows]), np.array([y for _, y in rows])
+
+
+# --- the contract of the scores that take more than logits and labels ----------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a score on arrays of 60 images."""
+
+    call: Callable
+    arrays: dict[str, np.ndarray]
+    permuted: dict[str, int]  # array -> its axis of images; in one order for all of them
+    refuses_nan_in: tuple[str, ...]
+    output_axis: int | None = None  # of images; None = one result for all of them
+
+
+def contract_cases():
+    rng = np.random.default_rng(0)
+    n, m = 60, 40
+    member = rng.permuted(np.arange(8)[:, None] * np.ones(n) < 4, axis=0)
+    a = {
+        "logits": rng.normal(size=(n, 3)),
+        "other": rng.normal(size=(n, 3)),
+        "table": rng.integers(0, 2, (n, 3)).astype(float),
+        "classes": rng.integers(0, 3, n),
+        "x": rng.normal(size=n),
+        "x2": rng.normal(size=n),
+        "y": np.arange(n) % 2 * 1.0,
+        "is_member": np.arange(n) % 3 == 0,
+        "identity": rng.integers(0, 15, n),
+        "entropy": rng.exponential(size=n),
+        "losses": rng.exponential(size=n),
+        "shadows": rng.normal(size=(8, n, 3)),
+        "member": member,
+        "references": rng.exponential(size=(8, n)),
+        "z": rng.exponential(size=m),
+        "z_references": rng.exponential(size=(8, m)),
+        "margins": rng.normal(size=(8, n)),
+        "margins2": rng.normal(size=(6, n)),
+        "fit": rng.normal(size=(50, 3)),
+        "y_fit": np.arange(50) % 2 * 1.0,
+    }
+    boot = {"seed": 0, "num_resamples": 60}
+    mod = {name: importlib.import_module(f"mlu_utils.scoring.{name}") for name in MODULES}
+    ai, en, di, me = (mod[name] for name in ("attribute_inference", "entropy", "distances", "membership"))
+    names = list("abc")
+
+    def case(call, permuted, refuses=None, output_axis=None, fixed=()):
+        used = [name for name in [*permuted.split(), *fixed] if name]
+        axes = {
+            k: 1 if k in ("shadows", "member", "references", "margins", "margins2", "z_references") else 0 for k in a
+        }
+        refuses = (
+            tuple(k for k in used if a[k].dtype == float and k not in ("y", "table", "y_fit"))
+            if refuses is None
+            else refuses
+        )
+        return Case(call, {k: a[k] for k in used}, {k: axes[k] for k in permuted.split()}, refuses, output_axis)
+
+    return {
+        "utility.binary_scores": case(binary_scores, "x y"),
+        "utility.label_scores": case(
+            lambda logits, table: label_scores(logits, table, names, np.array([True, False, False])), "logits table"
+        ),
+        "utility.class_scores": case(
+            lambda logits, classes, is_member: class_scores(logits, classes, names, is_member),
+            "logits classes is_member",
+        ),
+        "utility.class_margins": case(mod["utility"].class_margins, "logits", output_axis=0),
+        "probe.linear_probe": case(
+            lambda logits, y, fit, y_fit: linear_probe(fit, y_fit, logits, y, seed=0),
+            "logits y",
+            fixed=("fit", "y_fit"),
+        ),
+        "probe.attack_logits": case(
+            lambda logits, fit, y_fit: mod["probe"].attack_logits(fit, y_fit, logits, attacker="mlp", seed=0),
+            "logits",
+            output_axis=0,
+            fixed=("fit", "y_fit"),
+        ),
+        "attribute_inference.retained_label_inputs": case(
+            lambda table: ai.retained_label_inputs(table, 1), "table", (), output_axis=0
+        ),
+        "attribute_inference.attribute_leak": case(
+            lambda x, y, identity: ai.attribute_leak(x, y, identity=identity, **boot), "x y identity"
+        ),
+        "attribute_inference.excess_leak": case(
+            lambda x, x2, y, identity: ai.excess_leak(x, x2, y, identity=identity, **boot), "x x2 y identity"
+        ),
+        "attribute_inference.attack_table": case(
+            lambda logits, y, identity, fit, y_fit: ai.attack_table(
+                {"Retrain": {"logits": (fit, logits)}},
+                y_fit,
+                y,
+                attackers=["linear"],
+                identity_fit=np.arange(100, 150),
+                identity_eval=identity,
+                **boot,
+            ),
+            "logits y identity",
+            fixed=("fit", "y_fit"),
+        ),
+        "entropy.label_entropy": case(en.label_entropy, "logits", output_axis=0),
+        "entropy.class_entropy": case(en.class_entropy, "logits", output_axis=0),
+        "entropy.log_entropy": case(en.log_entropy, "entropy", output_axis=0),
+        "entropy.modified_label_entropy": case(en.modified_label_entropy, "logits table", output_axis=0),
+        "entropy.modified_class_entropy": case(en.modified_class_entropy, "logits classes", output_axis=0),
+        "entropy.streisand": case(lambda entropy, z: en.streisand(entropy, z, **boot), "entropy", fixed=("z",)),
+        "entropy.streisand_table": case(
+            lambda entropy, z: en.streisand_table({"Retrain": {"train": entropy, "unseen": z}}, **boot),
+            "entropy",
+            fixed=("z",),
+        ),
+        "distances.label_js": case(di.label_js, "logits other"),
+        "distances.class_js": case(di.class_js, "logits other"),
+        "distances.label_zrf": case(di.label_zrf, "logits other"),
+        "distances.class_zrf": case(di.class_zrf, "logits other"),
+        "distances.activation_distance": case(
+            lambda logits, other: di.activation_distance(logits, other, is_multi_label=True), "logits other"
+        ),
+        "distances.label_agreement": case(di.label_agreement, "logits other"),
+        "distances.class_agreement": case(di.class_agreement, "logits other"),
+        "distances.klom": case(di.klom, "margins margins2", output_axis=0),
+        "membership.label_confidence": case(me.label_confidence, "logits table", output_axis=0),
+        "membership.class_confidence": case(me.class_confidence, "logits classes", output_axis=0),
+        "membership.confidence_loss": case(me.confidence_loss, "x", output_axis=0),
+        "membership.membership_leak": case(
+            lambda x, is_member, identity: me.membership_leak(x, is_member, identity=identity, **boot),
+            "x is_member identity",
+        ),
+        "membership.null_on_halves": case(lambda x: me.null_on_halves(x, seed=0, num_splits=60), "x"),
+        "membership.loss_threshold_attack": case(
+            lambda losses, is_member: me.loss_threshold_attack(losses, is_member, threshold=0.5), "losses is_member"
+        ),
+        "membership.logistic_loss_attack": case(me.logistic_loss_attack, "losses is_member"),
+        "membership.lira": case(me.lira, "logits shadows member", output_axis=0),
+        "membership.u_lira": case(
+            lambda logits, shadows, member: me.u_lira(logits, shadows, member, ~member),
+            "logits shadows member",
+            output_axis=0,
+        ),
+        "membership.lira_leave_one_out": case(me.lira_leave_one_out, "shadows member", output_axis=1),
+        "membership.rmia": case(
+            lambda losses, references, member, z, z_references: me.rmia(losses, references, member, z, z_references),
+            "losses references member",
+            output_axis=0,
+            fixed=("z", "z_references"),
+        ),
+        "membership.rmia_offset": case(me.rmia_offset, "references member", fixed=("z_references",)),
+        "forgetting_quality.example_epsilon": case(
+            mod["forgetting_quality"].example_epsilon, "margins margins2", output_axis=0
+        ),
+        "forgetting_quality.forgetting_quality": case(
+            lambda entropy: mod["forgetting_quality"].forgetting_quality(entropy, num_models=16), "entropy"
+        ),
+    }
+
+
+MODULES = sorted(module.name for module in pkgutil.iter_modules(scoring.__path__))
+CONTRACT = contract_cases()
+EXEMPT = {
+    "utility": "the scores of SCORES have their own sweeps below; known_* and check_* are what refuses nan",
+    "bootstrap": "tested by itself; takes weights",
+    "relearning": "a curve has an order",
+    "audit": "verify_unlearning fits attackers to rows whose order deals the inner folds; audit_table takes no arrays",
+}
+EXEMPT_FUNCTIONS = {
+    "attribute_inference.split_by_identity",  # returns rows
+    "attribute_inference.refuse_shared_people",  # returns nothing
+    "attribute_inference.permuted_labels",  # random by row
+    "membership.pooled",  # builds the input of a score
+    "forgetting_quality.final_score",  # five numbers
+}
+
+
+def comparable(result):
+    """A result as a dictionary of arrays."""
+    if isinstance(result, pd.DataFrame):
+        return {column: result[column].to_numpy() for column in result}
+    if isinstance(result, dict):
+        return {key: np.asarray(value) for key, value in result.items()}
+    if isinstance(result, list):
+        return {f"{row['label']} {row['metric']}": np.asarray(row["value"]) for row in result}
+    return {"": np.asarray(result)}
+
+
+def test_every_public_score_is_in_the_contract_or_exempt_by_name():
+    assert len(CONTRACT) == NUM_CONTRACT_CASES and len(MODULES) == NUM_MODULES
+    for module in set(MODULES) - set(EXEMPT):
+        functions = inspect.getmembers(importlib.import_module(f"mlu_utils.scoring.{module}"), inspect.isfunction)
+        own = {f"{module}.{name}" for name, f in functions if f.__module__.endswith(f".{module}") and name[0] != "_"}
+        assert own - EXEMPT_FUNCTIONS <= set(CONTRACT), own - EXEMPT_FUNCTIONS - set(CONTRACT)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_contract_of_order_and_inputs(name):
+    case = CONTRACT[name]
+    kept = {key: value.copy() for key, value in case.arrays.items()}
+    for value in case.arrays.values():
+        value.flags.writeable = False  # a read-only memory map must do
+    first = comparable(case.call(*case.arrays.values()))
+    order = np.random.default_rng(1).permutation(60)
+    shuffled = {
+        key: np.take(value, order, axis=case.permuted[key]) if key in case.permuted else value
+        for key, value in case.arrays.items()
+    }
+    second = comparable(case.call(*shuffled.values()))
+    assert first.keys() == second.keys()
+    for key in first:
+        expected = first[key] if case.output_axis is None else np.take(first[key], order, axis=case.output_axis)
+        if expected.dtype.kind in "fiub":
+            np.testing.assert_allclose(second[key], expected, rtol=1e-9, atol=1e-12, err_msg=f"{name} {key}")
+        else:
+            assert second[key].tolist() == expected.tolist()
+    for key, value in case.arrays.items():
+        np.testing.assert_array_equal(value, kept[key])
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_contract_of_nan_and_infinity(name):
+    case = CONTRACT[name]
+    assert case.refuses_nan_in or name == "attribute_inference.retained_label_inputs"
+    for key in case.refuses_nan_in:
+        for bad in (NAN, math.inf):
+            broken = case.arrays[key].copy()
+            broken.flat[5] = bad
+            with pytest.raises(ValueError, match="nan|infinit|known|finite"):
+                case.call(*{**case.arrays, key: broken}.values())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_in_docstrings(module):
+    done = doctest.testmod(importlib.import_module(f"mlu_utils.scoring.{module}"))
+    assert done.attempted > 0 and done.failed == 0
 
 
 # --- the contract of every score ----------------------------------------------------------------------------

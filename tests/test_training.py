@@ -12,10 +12,10 @@ from conftest import tiny_classes, tiny_model, tiny_table
 from torch import nn
 
 from mlu_utils.data.batches import Augmentation, normalise
-from mlu_utils.models import build_model, head
+from mlu_utils.models import blocks, build_model, head
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.training import NonFiniteLossError, extract_features, fit, predict_logits
+from mlu_utils.training import NonFiniteLossError, extract_block_features, fit, predict, predict_logits
 
 QUICK = {"num_epochs": 2, "batch_size": 5, "learning_rate": 0.05}
 
@@ -250,7 +250,7 @@ def test_logits_are_the_head_of_the_features(table, make, training):
     before = copy.deepcopy(model.state_dict())
     rows = torch.tensor([5, 3, 3, 20, 0])
     logits = predict_logits(model, table, rows, batch_size=2)
-    features = extract_features(model, table, rows, batch_size=3)
+    features = predict(model, table, rows, batch_size=3)[1]
     assert logits.dtype == features.dtype == torch.float32
     assert logits.shape == (5, 3) and features.shape == (5, head(model).in_features)
     torch.testing.assert_close(
@@ -262,6 +262,41 @@ def test_logits_are_the_head_of_the_features(table, make, training):
     assert torch.equal(logits[1], logits[2]) and not torch.equal(logits[0], logits[1])
     assert model.training is training and same_bits(before, model.state_dict())
     assert not head(model)._forward_pre_hooks and not logits.requires_grad
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", "resnet18"])
+def test_block_features_are_the_averages_of_a_pass_by_hand(table, architecture):
+    model = build_model(architecture, 3, seed=0).train()
+    before = copy.deepcopy(model.state_dict())
+    rows = torch.tensor([7, 0, 12, 3])
+    got = extract_block_features(model, table, rows, batch_size=3)
+    assert list(got) == list(blocks(model)) and len(got) == {"small_cnn": 3, "resnet18": 8}[architecture]
+    reference = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        x = normalise(table.images[rows])
+        if architecture == "small_cnn":
+            layers = reference.trunk
+        else:
+            stem = [reference.conv1, reference.bn1, reference.relu, reference.maxpool]
+            layers = [*stem, *reference.layer1, *reference.layer2, *reference.layer3, *reference.layer4]
+        for layer in layers:
+            x = layer(x)
+            name = next((name for name, block in blocks(reference).items() if block is layer), None)
+            if name:
+                torch.testing.assert_close(got[name], x.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    last = list(got.values())[-1]
+    torch.testing.assert_close(last, predict(model, table, rows)[1], rtol=1e-4, atol=1e-5)  # the penultimate features
+    assert model.training and same_bits(before, model.state_dict())
+    assert not any(block._forward_hooks for block in blocks(model).values())
+
+
+def test_block_features_refuse_networks_without_distinct_blocks(table):
+    with pytest.raises(ValueError, match="block relu ran 2 times"):
+        extract_block_features(tiny_model(), table, torch.arange(3))
+    linear = nn.Sequential()
+    linear.fc = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match="neither residual blocks nor ReLU"):
+        extract_block_features(linear, table, torch.arange(3))
 
 
 def test_prediction_needs_rows(table):

@@ -17,7 +17,7 @@ from mlu_utils import models
 from mlu_utils.data.batches import normalise
 from mlu_utils.models import build_model, copy_of
 from mlu_utils.requests import KINDS, ForgetRequest, retain_loss
-from mlu_utils.training import NonFiniteLossError, extract_features, fit, predict_logits
+from mlu_utils.training import NonFiniteLossError, fit, predict, predict_logits
 from mlu_utils.unlearning import METHODS, importance, selection, unlearn
 from mlu_utils.unlearning import weight_filtering as wf
 from mlu_utils.unlearning import weight_pruning as wp
@@ -699,9 +699,9 @@ def test_targeted_also_silences_features_that_sleep_on_the_calibration_images(na
         model.conv2.weight[0] = -model.conv2.weight[0].abs()
         model.conv2.weight[0, 0] = 0.3
     table = replace(table, images=images)
-    asleep = extract_features(model, table, table.rows("train"))[:, 0] == 0
+    asleep = predict(model, table, table.rows("train"))[1][:, 0] == 0
     rows = table.rows("train")[asleep]
-    assert len(rows) >= 8 and (extract_features(model, table, table.rows("test"))[:, 0] > 0).any()
+    assert len(rows) >= 8 and (predict(model, table, table.rows("test"))[1][:, 0] > 0).any()
     split = torch.full_like(table.split, 3)
     split[rows], split[table.rows("test")] = 0, 2
     table = table.with_split(split)

@@ -36,7 +36,7 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> accuracy([2.0, -1.0, 0.0, 3.0], [1, 0, 1, float("nan")])
         0.6666666666666666
     """
-    logits, positive = _known(logits, labels)
+    logits, positive = known_scores(logits, labels)
     return float(np.mean((logits > 0) == positive))
 
 
@@ -57,7 +57,7 @@ def recall(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> recall([2.0, -1.0, 0.0, -3.0], [1, 1, 1, 0])
         0.3333333333333333
     """
-    logits, positive = _known(logits, labels, needs=(1,), score="recall")
+    logits, positive = known_scores(logits, labels, needs=(1,), score="recall")
     return float(np.mean(logits[positive] > 0))
 
 
@@ -78,7 +78,7 @@ def false_positive_rate(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> false_positive_rate([2.0, -1.0, 0.0, -3.0], [0, 0, 0, 1])
         0.3333333333333333
     """
-    logits, positive = _known(logits, labels, needs=(0,), score="false_positive_rate")
+    logits, positive = known_scores(logits, labels, needs=(0,), score="false_positive_rate")
     return float(np.mean(logits[~positive] > 0))
 
 
@@ -99,7 +99,7 @@ def balanced_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> balanced_accuracy([1.0, 1.0, 1.0, 1.0], [1, 1, 1, 0])
         0.5
     """
-    _known(logits, labels, needs=(0, 1), score="balanced_accuracy")
+    known_scores(logits, labels, needs=(0, 1), score="balanced_accuracy")
     return (recall(logits, labels) + 1.0 - false_positive_rate(logits, labels)) / 2.0
 
 
@@ -126,7 +126,7 @@ def auc(logits: ArrayLike, labels: ArrayLike) -> float:
         >>> auc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
         0.875
     """
-    logits, positive = _known(logits, labels, needs=(0, 1), score="auc")
+    logits, positive = known_scores(logits, labels, needs=(0, 1), score="auc")
     n_1 = int(positive.sum())
     n_0 = positive.size - n_1
     rank_sum = rankdata(logits)[positive].sum()
@@ -230,7 +230,7 @@ def label_scores(
         >>> [row["value"] for row in rows if row["label"] == "retained" and row["metric"] == "accuracy"]
         [0.5]
     """
-    logits, labels = _table(logits, labels)
+    logits, labels = label_table(logits, labels)
     n, num_labels = logits.shape
     names = _names(label_names, num_labels, "labels")
     mask = _bool(forgotten, "forgotten")
@@ -290,18 +290,8 @@ def class_scores(
         >>> [row["value"] for row in rows if row["label"] == "forgotten"]
         [0.0]
     """
-    logits = np.asarray(logits, dtype=np.float64)
-    labels = np.asarray(labels)
-    if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(
-            f"logits {logits.shape} and labels {labels.shape}: expected (n, C) and (n,), n >= 1 and C >= 2"
-        )
-    _check_finite(logits)
+    logits, labels = known_classes(logits, labels)
     names = _names(class_names, logits.shape[1], "classes")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"class labels have dtype {labels.dtype}: expected integers")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(f"class labels span {labels.min()}..{labels.max()}: expected 0..{logits.shape[1] - 1}")
     mask = _bool(forgotten_mask, "forgotten_mask")
     if mask.shape != labels.shape:
         raise ValueError(f"forgotten_mask has shape {mask.shape}: expected {labels.shape}")
@@ -309,6 +299,7 @@ def class_scores(
     top = logits.max(axis=1)
     is_tie = (logits == top[:, None]).sum(axis=1) > 1
     predicted = np.where(is_tie, -1, logits.argmax(axis=1))
+    margins = class_margins(logits)
     nan = float("nan")
     rows: list[dict[str, str | float]] = []
     for c, name in enumerate(names):
@@ -317,12 +308,11 @@ def class_scores(
         recall_c = float(hit[positive].mean()) if positive.any() else nan
         false_c = float(hit[~positive].mean()) if (~positive).any() else nan
         has_both = positive.any() and (~positive).any()
-        margin = logits[:, c] - logsumexp(np.delete(logits, c, axis=1), axis=1)
         rows += [
             _row(name, "recall", recall_c),
             _row(name, "false_positive_rate", false_c),
             _row(name, "balanced_accuracy", (recall_c + 1.0 - false_c) / 2.0),
-            _row(name, "auc", auc(margin, positive) if has_both else nan),
+            _row(name, "auc", auc(margins[:, c], positive) if has_both else nan),
         ]
     for part_name, part in (("retained", ~mask), ("forgotten", mask)):
         if part.any():
@@ -330,7 +320,47 @@ def class_scores(
     return rows
 
 
-def _known(
+def class_margins(logits: ArrayLike) -> np.ndarray:
+    """Log-odds of each class against the rest under the softmax, (n, C): z_c - log sum over i != c of exp z_i.
+
+    Example:
+        >>> class_margins([[2.0, 0.0]])
+        array([[ 2., -2.]])
+    """
+    logits = logit_table(logits)
+    rest = [logsumexp(np.delete(logits, c, axis=1), axis=1) for c in range(logits.shape[1])]
+    return logits - np.stack(rest, axis=1)
+
+
+def logit_table(logits: ArrayLike) -> np.ndarray:
+    """Checked float64 logits (n, number of outputs).
+
+    Raises:
+        ValueError: another number of dimensions, empty, or not finite.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.ndim != 2 or not logits.size:
+        raise ValueError(f"logits have shape {logits.shape}: expected (n, number of outputs)")
+    check_finite(logits)
+    return logits
+
+
+def known_classes(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Checked float64 logits (n, C) and integer classes (n,)."""
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(
+            f"logits {logits.shape} and labels {labels.shape}: expected (n, C) and (n,), n >= 1 and C >= 2"
+        )
+    check_finite(logits)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"class labels have dtype {labels.dtype}: expected integers")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"class labels span {labels.min()}..{labels.max()}: expected 0..{logits.shape[1] - 1}")
+    return logits, labels
+
+
+def known_scores(
     logits: ArrayLike, labels: ArrayLike, needs: tuple[int, ...] = (), score: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """Checked float64 logits and boolean labels of the known entries, both (m,) with m >= 1."""
@@ -338,7 +368,7 @@ def _known(
     labels = np.asarray(labels, dtype=np.float64)
     if logits.ndim != 1 or logits.shape != labels.shape:
         raise ValueError(f"logits {logits.shape} and labels {labels.shape}: expected two arrays of one shape (n,)")
-    _check_finite(logits)
+    check_finite(logits)
     _check_binary(labels)
     is_known = ~np.isnan(labels)
     if not is_known.any():
@@ -352,22 +382,28 @@ def _known(
     return logits[is_known], positive
 
 
-def _table(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def label_table(logits: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Checked float64 logits and labels, both (n, K), labels 1, 0 or nan."""
     logits = np.asarray(logits, dtype=np.float64)
     labels = np.asarray(labels, dtype=np.float64)
     if logits.ndim != 2 or logits.shape != labels.shape:
         raise ValueError(f"logits {logits.shape} and labels {labels.shape}: expected two arrays of one shape (n, K)")
-    _check_finite(logits)
+    check_finite(logits)
     _check_binary(labels)
     return logits, labels
 
 
-def _check_finite(logits: np.ndarray) -> None:
-    bad = ~np.isfinite(logits)
+def check_finite(values: np.ndarray, what: str = "logits") -> None:
+    """Refuse nan and infinity.
+
+    Raises:
+        ValueError: says how many of `what` are bad, and where the first is.
+    """
+    bad = ~np.isfinite(values)
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
-            f"{int(bad.sum())} of {logits.size} logits are nan or infinite, the first at index {where}: "
+            f"{int(bad.sum())} of {values.size} {what} are nan or infinite, the first at index {where}: "
             "the model has diverged; score its last good state instead"
         )
 

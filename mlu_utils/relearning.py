@@ -1,0 +1,153 @@
+"""Relearning: train the forgotten label back, head only or the whole network, and note the score after each step.
+
+What a model still knows of a label shows in how few steps bring it back; `scoring.relearning` turns the curves into
+numbers. The model given is never modified.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from mlu_utils.data.batches import Batches
+from mlu_utils.data.table import ImageTable
+from mlu_utils.models import copy_of, head
+from mlu_utils.requests import ForgetRequest, forget_loss
+from mlu_utils.scoring.utility import auc, balanced_accuracy, class_margins
+from mlu_utils.training import NonFiniteLossError, device_of, predict, predict_logits
+
+SCOPES = ("head", "network")
+
+
+def relearn(
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest,
+    *,
+    scope: str,
+    fit_rows: torch.Tensor,
+    eval_rows: torch.Tensor,
+    num_steps: int,
+    learning_rate: float = 1e-3,
+    batch_size: int = 256,
+    evaluate_every: int = 1,
+    stop_at: float | None = None,
+    seed: int,
+) -> list[dict]:
+    """Return the curve of a copy of the model that learns the forgotten label again.
+
+    A label is relearned from its column alone; a class from all classes, since images of one class alone teach any
+    network to say that class.
+
+    Args:
+        model: unlearned, retrained or original; BatchNorm runs in eval mode, its statistics do not move.
+        table: the data.
+        request: a label or a class.
+        scope: "head" trains the last layer on the features as they are; "network" trains every weight.
+        fit_rows: labelled images to learn from; few, to ask how much the features still hold.
+        eval_rows: images to score on; nobody's face should be in both.
+        num_steps: Adam steps, at least 1.
+        learning_rate: of Adam; one value for all models that are compared.
+        batch_size: images a step; at most all of them.
+        evaluate_every: steps between evaluations; step 0 and the last step are always evaluated.
+        stop_at: stop once the balanced accuracy is at least this; default: take all steps.
+        seed: of the order of the images; the same for all models that are compared.
+
+    Returns:
+        Records: step (0 = as given), balanced_accuracy and auc of the label (of the class against the rest) on the
+        rows to evaluate, loss of the step before (nan at step 0).
+
+    Raises:
+        ValueError: unknown scope, another kind of request, numbers below 1.
+        NonFiniteLossError: the loss was not finite.
+
+    Source:
+        Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning: Adam with rate .001, batches
+        of 256, evaluated after every step.
+
+    Differs:
+        The label's own loss instead of that of all labels, and an evaluation set apart from the images learned from.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"unknown scope {scope!r}: choose one of {', '.join(SCOPES)}")
+    if request.kind not in ("label", "class"):
+        raise ValueError(f"relearning has no form for {request.kind} requests: only a label or a class is learned back")
+    if min(num_steps, evaluate_every, batch_size) < 1:
+        raise ValueError(
+            f"num_steps {num_steps}, evaluate_every {evaluate_every}, batch_size {batch_size}: expected at least 1"
+        )
+    mask = request.mask(table) if request.kind == "label" else torch.ones(table.labels.shape, dtype=torch.bool)
+    start = _start_head if scope == "head" else _start_network
+    learner, batches, predict_eval = start(model, table, fit_rows.cpu(), eval_rows.cpu(), batch_size, seed)
+    mask = mask.to(device_of(learner))
+    optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate)
+    curve = [{"step": 0, **_scores(predict_eval(), table, request, eval_rows), "loss": float("nan")}]
+    for step, (inputs, labels, rows) in zip(range(1, num_steps + 1), batches, strict=False):
+        if stop_at is not None and curve[-1]["balanced_accuracy"] >= stop_at:
+            break
+        loss = forget_loss(learner(inputs), labels, mask[rows])
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(f"relearning diverged in step {step}: try a learning rate below {learning_rate}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if step % evaluate_every == 0 or step == num_steps:
+            curve.append(
+                {"step": step, **_scores(predict_eval(), table, request, eval_rows), "loss": float(loss.detach())}
+            )
+    return curve
+
+
+_Start = tuple[nn.Module, Iterator[tuple[torch.Tensor, ...]], Callable[[], torch.Tensor]]
+
+
+def _start_head(
+    model: nn.Module, table: ImageTable, fit_rows: torch.Tensor, eval_rows: torch.Tensor, batch_size: int, seed: int
+) -> _Start:
+    """Return a copy of the head, endless batches of features, and what predicts the rows to evaluate."""
+    learner, device = copy.deepcopy(head(model)), device_of(model)
+    features, labels = predict(model, table, fit_rows)[1].to(device), table.labels[fit_rows].to(device)
+    eval_features = predict(model, table, eval_rows)[1].to(device)
+    generator = torch.Generator().manual_seed(seed)
+
+    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        while True:
+            for chunk in torch.randperm(len(fit_rows), generator=generator).split(batch_size):
+                yield features[chunk], labels[chunk], fit_rows[chunk]
+
+    return learner, batches(), lambda: learner(eval_features).detach().cpu()
+
+
+def _start_network(
+    model: nn.Module, table: ImageTable, fit_rows: torch.Tensor, eval_rows: torch.Tensor, batch_size: int, seed: int
+) -> _Start:
+    """Return a copy of the network, endless batches of images, and what predicts the rows to evaluate."""
+    learner = copy_of(model)
+    source = Batches(
+        table,
+        fit_rows,
+        batch_size=batch_size,
+        device=device_of(model),
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        while True:
+            yield from source
+
+    return learner, batches(), lambda: predict_logits(learner, table, eval_rows)
+
+
+def _scores(logits: torch.Tensor, table: ImageTable, request: ForgetRequest, rows: torch.Tensor) -> dict[str, float]:
+    """Return balanced accuracy and AUC of the label, or of the class against the rest."""
+    labels = table.labels[rows.cpu()].numpy()
+    if request.kind == "label":
+        column = table.label_index(request.name)
+        values, truth = logits.numpy()[:, column], labels[:, column]
+    else:
+        wanted = table.class_index(request.name)
+        values, truth = class_margins(logits.numpy())[:, wanted], (labels[:, 0] == wanted).astype(float)
+    return {"balanced_accuracy": balanced_accuracy(values, truth), "auc": auc(values, truth)}
