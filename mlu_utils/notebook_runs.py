@@ -62,6 +62,7 @@ RULES: dict[str, NotebookRule] = {
     "03_weight_filtering": NotebookRule(needs=("02_original_model",), shows_steps=True),
     "04_weight_pruning": NotebookRule(needs=("02_original_model",), shows_steps=True),
     "05_baselines": NotebookRule(needs=("02_original_model",), data=("tuning",)),
+    "06_privacy_analysis": NotebookRule(needs=("02_original_model",), per_study=False, data=("tuning",)),
     "11_results": NotebookRule(
         needs=(
             "01_data_preparation",
@@ -69,6 +70,7 @@ RULES: dict[str, NotebookRule] = {
             "03_weight_filtering",
             "04_weight_pruning",
             "05_baselines",
+            "06_privacy_analysis",
         ),
         per_study=False,
         data=("reference",),

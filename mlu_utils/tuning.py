@@ -55,6 +55,7 @@ SPACES: dict[str, dict[str, LogUniform | list]] = {
         "impair_learning_rate": _RATE,
         "repair_learning_rate": _RATE,
         "impair_epochs": [1, 2, 3],
+        "noise_penalty": [0.1, 0.01, 0.001],
         "repair_epochs": [0, 1, 2],
     },
     "SCRUB": {
