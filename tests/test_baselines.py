@@ -301,6 +301,46 @@ def test_unsir_with_a_bank_by_hand(monkeypatch, make_table, text):
     np.testing.assert_allclose(weights_of(unlearned), repaired, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("make_table", "text"), REQUESTS)
+def test_unsir_with_instances_by_hand(monkeypatch, make_table, text):
+    """One impairing step: noise far from images to forget, labelled as the first images to keep beside it."""
+    table, request = make_table(), ForgetRequest.parse(text)
+    model = linear_model(table)
+    hand, noises, retained = ByHand(model, table, request), [], []
+    make_noise, make_pairs = unsir.distant_noise, Sides.pairs
+
+    def recording_noise(model, images, chosen, **options):
+        noises.append((make_noise(model, images, chosen, **options), images, chosen))
+        return noises[-1][0]
+
+    def recording_pairs(sides, num_epochs):
+        for retain, forget in make_pairs(sides, num_epochs):
+            retained.append((retain.rows, forget.rows))
+            yield retain, forget
+
+    monkeypatch.setattr(unsir, "distant_noise", recording_noise)
+    monkeypatch.setattr(Sides, "pairs", recording_pairs)
+    options = {"form": "instance", "batch_size": ALL, "impair_learning_rate": 0.02, "repair_epochs": 0}
+    unlearned, _ = unlearn("UNSIR", model, table, request, seed=5, **options)
+    [(noise, images, chosen)], [(retain_rows, forget_rows)] = noises, retained
+    size = min(len(retain_rows), len(forget_rows))
+    assert torch.equal(images, normalise(table.images[forget_rows[:size]]))
+    wanted = request.mask(table)[forget_rows[:size]]
+    assert torch.equal(chosen, wanted.expand(-1, table.num_outputs) if hand.is_single_label else wanted)
+
+    shown = ByHand(model, table, request)
+    shown.x = shown.x.copy()
+    shown.x[retain_rows[:size], :-1] = noise.flatten(1).double().numpy()
+    entries = np.zeros_like(hand.retain)
+    entries[retain_rows[:size]] = hand.retain[retain_rows[:size]]
+
+    def impair(w):
+        return hand.loss_gradient(w, hand.retain) + shown.loss_gradient(w, entries)
+
+    expected = hand.descend(hand.start, [impair], learning_rate=0.02)
+    np.testing.assert_allclose(weights_of(unlearned), expected, rtol=1e-9, atol=1e-12)
+
+
 # What a method must not look at
 
 
@@ -1022,6 +1062,22 @@ def test_descend_leaves_eval_mode_and_tells_what_was_not_finite(table, model):
     with pytest.raises(NonFiniteLossError, match="the loss became nan after 3 steps"):
         descend(model, batches, objective, optimizer)
     assert not model.training
+
+
+def test_one_image_to_forget_and_batchnorm_in_train_mode(table):
+    """A ResNet at 32 px ends in 1 x 1 pixels: one image has no variance there."""
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(PIXELS), nn.Linear(PIXELS, 3))
+    [batch] = sides_of(table, "images:4", model=model).forget()
+    optimizer = sgd(model.parameters(), learning_rate=0.1, momentum=0.0, weight_decay=0.0)
+
+    def climb(batch):
+        return -ascent_loss(batch.logits(model), batch.labels, batch.mask)
+
+    with pytest.raises(
+        ValueError, match="one image has no variance for BatchNorm in train mode: set batchnorm to eval"
+    ):
+        descend(model, [batch], climb, optimizer)
+    assert len(descend(model, [batch], climb, optimizer, batchnorm="eval")) == 1
 
 
 def test_small_cnn_is_what_the_lists_above_assume():

@@ -168,7 +168,7 @@ def descend(
         The loss before each step.
 
     Raises:
-        ValueError: unknown batchnorm mode.
+        ValueError: unknown batchnorm mode, or a batch of one image that BatchNorm cannot normalise.
         NonFiniteLossError: a loss or a weight was not finite; the model must be thrown away.
     """
     if batchnorm not in BATCHNORM_MODES:
@@ -178,7 +178,15 @@ def descend(
         module.eval()
     losses = []
     for item in items:
-        loss = objective(item)
+        try:
+            loss = objective(item)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "a batch of one image has no variance for BatchNorm in train mode: set batchnorm to eval, or forget "
+                f"more images at once ({error})"
+            ) from error
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -71,7 +71,7 @@ def learn_noise(
 def distant_noise(
     model: nn.Module, images: torch.Tensor, chosen: torch.Tensor, *, num_steps: int, learning_rate: float, seed: int
 ) -> torch.Tensor:
-    """Return images whose outputs lie far from those of the given images, pixels clamped to [0, 1].
+    """Return network inputs whose outputs lie far from those of the given images, clamped to [0, 1].
 
     Args:
         model: in eval mode while the noise is made; its weights and its mode stay.
