@@ -2,7 +2,8 @@
 
 Each function returns `Cases` in an order from small to large, so that the first case that breaks the inequality is the
 smallest counterexample found. Its keyword argument is the premise on which the verdict rests; a test gives the other
-value and sees the verdict change. Nothing here judges: that is `statements`. Unit: nats, bits where a docstring says so.
+value and sees the verdict change. Nothing here judges: that is `statements`. Unit: nats, bits where a docstring says
+so.
 
 Words: A a binary label, p the success of an attack on it, W_f a filtered weight before filtering and w' after.
 """
@@ -137,13 +138,15 @@ def noisy_weight_true(*, power: float = 1.0) -> Cases:
 # --- T2: Weight Pruning is (epsilon, delta)-differentially private ------------------------------------------
 
 
-def printed_epsilon(max_importance: float, low: float, high: float, decay: float, num_images: int | None = None):
+def printed_epsilon(
+    max_importance: float, low: float, high: float, decay: float, num_images: int | None = None
+) -> float:
     """Return T2's epsilon: log(1 + x), or the proof's x / |D| where num_images is given; x is the printed ratio.
 
-    x = lambda max I / min(tau_l, tau_h - tau_l), infinite where that minimum is 0.
+    x = lambda max I / min(tau_l, tau_h - tau_l), infinite where that minimum is 0 or an importance is infinite.
     """
     gap = min(low, high - low)
-    x = decay * max_importance / gap if gap > 0 else math.inf
+    x = decay * max_importance / gap if gap > 0 and math.isfinite(max_importance) else math.inf
     return math.log1p(x) if num_images is None else x / num_images
 
 
@@ -208,9 +211,9 @@ def pruned_neighbours(*, form: str = "printed", noise_std: float = 0.0, max_imag
                     continue
                 distance = float(np.linalg.norm(a.weights - b.weights))
                 name = (
-                    f"{n} image(s), {k} or {k + 1} with gradients {_matrix(one[None])}, the others {_matrix(zero[None])}, "
-                    f"lambda {decay}: weights {_matrix(a.weights[None])} or {_matrix(b.weights[None])}, "
-                    f"epsilon {_number(epsilon)}"
+                    f"{n} image(s), {k} or {k + 1} with gradients {_matrix(one[None])}, the others "
+                    f"{_matrix(zero[None])}, lambda {decay}: weights {_matrix(a.weights[None])} or "
+                    f"{_matrix(b.weights[None])}, epsilon {_number(epsilon)}"
                 )
                 rows.append(
                     (float(it.gaussian_privacy_delta(distance, noise_std, epsilon)), max(a.delta, b.delta), name)
@@ -247,9 +250,7 @@ def noisy_pruning(*, claimed_share: float = 1.0) -> Cases:
 # --- T3: |f_w'(x) - f_w0(x)| <= epsilon sqrt(sum S^2) -------------------------------------------------------
 
 
-def clamped_weights(
-    *, slope: str = "loss", start: str = "original", norm: int = 2, max_weights: int = 3
-) -> Cases:
+def clamped_weights(*, slope: str = "loss", start: str = "original", norm: int = 2, max_weights: int = 3) -> Cases:
     """T3 on f_w(x) = w . x with x in {-1, 1}^d and all d weights in W_j, zeroed, then moved by +-epsilon each.
 
     Linear in w, so that curvature can't be blamed. The three arguments are the statement's three premises; the

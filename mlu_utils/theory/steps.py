@@ -173,16 +173,16 @@ def t2_steps(num_random: int = 1000, seed: int = 0) -> list[Step]:
         Step(
             "Bounded sensitivity makes a deterministic map private",
             any(private > 2 for _, private in counts),
-            "of "
-            + ", ".join(f"{total} deterministic mechanisms on {bits} bit(s) {private}" for bits, (total, private) in enumerate(counts, 1))
-            + " are private with a $\\delta < 1$: the constant ones",
+            "deterministic yes/no mechanisms that are private with a $\\delta < 1$: "
+            + ", ".join(f"{private} of {total}" for total, private in counts)
+            + " on data sets of 1, 2, 3 bits, the constant ones",
             "randomness in the output: noise of a size set by the sensitivity",
         ),
         Step(
             "$\\varepsilon = x/|D|$ and $\\log(1+x)$ say the same",
             sp.simplify(sp.log(1 + x) - x) == 0,
-            f"$x - \\log(1+x) = {sp.latex(sp.series(x - sp.log(1 + x), x, 0, 4).removeO())} + \\dots$: for one image the "
-            "statement promises more than its proof, for $|D| > x/\\log(1+x)$ less",
+            f"$x - \\log(1+x) = {sp.latex(sp.series(x - sp.log(1 + x), x, 0, 4).removeO())} + \\dots$: for one image "
+            "the statement promises more than its proof, for $|D| > x/\\log(1+x)$ less",
             "nothing: the two are different functions of $|D|$",
         ),
         Step(
@@ -219,15 +219,16 @@ def t3_steps() -> list[Step]:
         Step(
             "$f$ changes by $\\nabla f \\cdot \\Delta w$",
             first_order.verdict != "fails",
-            f"exact for linear $f$; for $a\\tanh(bx)$ {first_order.num_broken} of 2000 random networks change by more than "
-            "$\\sum|\\partial_i f||\\Delta w_i|$",
+            f"exact for linear $f$; for $a\\tanh(bx)$ {first_order.num_broken} of 2000 random networks change by more "
+            "than $\\sum|\\partial_i f||\\Delta w_i|$",
             "an $f$ linear in its weights, or the slope's maximum over the path",
         ),
         Step(
-            "$|\\nabla f\\cdot\\Delta w| \\le \\varepsilon\\,\\|\\nabla f\\|_2$ when each $|\\Delta w_i| \\le \\varepsilon$",
+            "Each $|\\Delta w_i| \\le \\varepsilon$ gives "
+            "$|\\nabla f\\cdot\\Delta w| \\le \\varepsilon\\,\\|\\nabla f\\|_2$",
             alone["norm"].verdict != "fails",
-            f"two weights: $(|a|+|b|)^2-(a^2+b^2) = {sp.latex(excess)}$; the factor is $\\sqrt d$ for $d$ equal slopes; "
-            f"with the other two steps repaired: {alone['norm'].counterexample}",
+            f"two weights: $(|a|+|b|)^2-(a^2+b^2) = {sp.latex(excess)}$; the factor is $\\sqrt d$ for $d$ equal "
+            f"slopes; with the other two steps repaired: {alone['norm'].counterexample}",
             "a clamp of the vector's 2-norm, or one weight",
         ),
         Step(
@@ -283,22 +284,23 @@ def t4_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
         Step(
             "$f_{never}$ is $f_{w_0}$ without $W_j$, so that $\\sum|w|I$ bounds the second distance",
             near.low > 0.5,
-            f"two retrainings on the same 8 images from two random starts (20 weights, closed form) lie within $2\\gamma$ "
-            f"of each other with probability {near.value:.4f} (95 % interval {near.low:.4f} to {near.high:.4f}; {num_random} "
-            "draws): no $f_{w'}$ can be within $\\gamma$ of both",
+            f"two retrainings on the same 8 images from two random starts (20 weights, closed form) lie within "
+            f"$2\\gamma$ of each other with probability {near.value:.4f} (95 % interval {near.low:.4f} to "
+            f"{near.high:.4f}; {num_random} draws): "
+            "no $f_{w'}$ can be within $\\gamma$ of both",
             "as many images as weights: then retraining has one result",
         ),
         Step(
             "McDiarmid: $\\Pr[Z-\\mathbb E Z\\ge t]\\le\\exp(-2t^2/\\sum c_i^2)$",
             mcdiarmid.verdict != "fails",
-            f"{mcdiarmid.num_cases} thresholds of random functions of independent bits, {mcdiarmid.num_broken} against it",
+            f"{mcdiarmid.num_cases} thresholds of functions of independent bits, {mcdiarmid.num_broken} against it",
             "dependent images",
         ),
         Step(
             "so $\\Pr[Z > \\gamma] \\le \\exp(-2\\gamma^2/\\sum c_i^2)$",
             printed.verdict != "fails",
-            f"the mean is dropped: {printed.counterexample}; at $n = 200$ the distance exceeds $\\gamma$ with probability "
-            f"{world.miss(200, world.gamma):.3f}, the theorem allows {math.exp(-400 * world.gamma**2):.3f}",
+            f"the mean is dropped: {printed.counterexample}; at $n = 200$ the distance exceeds $\\gamma$ with "
+            f"probability {world.miss(200, world.gamma):.3f}, the theorem allows {math.exp(-400 * world.gamma**2):.3f}",
             "$\\mathbb E Z = 0$",
         ),
     ]
@@ -317,7 +319,9 @@ def t5_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
     seen = np.stack([both @ (1 - answers).T, both @ answers.T], -1).swapaxes(1, 2)  # (N, K, A, answer)
     through_attack = it.mutual_information(seen) / it.BIT
     error_entropy = it.binary_entropy(success) / it.BIT
-    best = it.binary_entropy(it.best_success(both)) / it.BIT
+    best_success = it.best_success(both)
+    best = it.binary_entropy(best_success) / it.BIT
+    weakest = best_success[bits > best + 1e-9].min()
     p = sp.Symbol("p", positive=True)
     convexity = sp.simplify(sp.diff(p * sp.log(p) + (1 - p) * sp.log(1 - p), p, 2))
     return [
@@ -343,15 +347,17 @@ def t5_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
             "$I(f;A)\\le 1-H(p)$, the proof's last line",
             bool((bits <= 1 - best + 1e-9).all()),
             f"against it {int((bits > 1 - best + 1e-9).sum())} of {num_random} channels, with the best attack; "
-            f"$(1-H)'' = {sp.latex(convexity)} > 0$, so by Jensen $I = \\mathbb E[1-H(p_y)] \\ge 1-H(\\mathbb E\\,p_y)$, equal "
-            "only when every output is equally telling",
+            f"$(1-H)'' = {sp.latex(convexity)} > 0$, so by Jensen $I = \\mathbb E[1-H(p_y)] "
+            "\\ge 1-H(\\mathbb E\\,p_y)$, equal only when every output is equally telling",
             "outputs that are all equally telling, as in a symmetric channel",
         ),
         Step(
             "$I(f;A)\\le H(p)$, the statement",
             bool((bits <= best + 1e-9).all()),
-            f"against it {int((bits > best + 1e-9).sum())} of {num_random} channels; not one below success {telling_success():.3f}",
-            "weak channels only",
+            f"against it {int((bits > best + 1e-9).sum())} of {num_random} channels; the best attack on each of them "
+            f"succeeds at {weakest:.2f} or more, and below {telling_success():.3f} no channel can break it: "
+            "$I\\le 2p-1<H(p)$",
+            "a best attack that succeeds at less than that",
         ),
     ]
 
@@ -423,8 +429,8 @@ def t6_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
         Step(
             "$\\sqrt{\\mathrm{KL}}$ is the tight form",
             constant == 1,
-            f"$\\mathrm{{KL}}/TV^2 \\to {constant}$ for close pairs: the statement drops the 1/2 and gives away a factor "
-            "$\\sqrt2$ of the advantage (KL in bits: 1.70)",
+            f"$\\mathrm{{KL}}/TV^2 \\to {constant}$ for close pairs: the statement drops the 1/2 and gives away a "
+            "factor $\\sqrt2$ of the advantage (KL in bits: 1.70)",
             "KL multiplied by 1/2",
         ),
         Step(
@@ -447,8 +453,10 @@ def c3_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
     information = it.mutual_information(it.joint([0.5, 0.5], pairs))
     t = sp.Symbol("t", positive=True)
     deficit = ((2 + t) * sp.log(1 + t) + (2 - t) * sp.log(1 - t)) / 2  # I + 1/2 ln(1 - t^2) of the symmetric pair
-    series = sp.series(deficit, t, 0, 9).removeO()
-    coefficients = sp.Poly(series, t).coeffs()
+    series = sp.series(deficit, t, 0, 9)
+    k = sp.Symbol("k", integer=True, positive=True)
+    coefficient = sp.simplify(1 / (2 * k - 1) - 1 / k)  # of t^(2k), from the series of both logarithms
+    is_series = all(series.coeff(t, 2 * j) == coefficient.subs(k, j) for j in range(1, 5))
     bits_bound = float(np.sqrt(-np.expm1(-2.0)))
     return [
         Step(
@@ -466,9 +474,10 @@ def c3_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
         ),
         Step(
             "The printed bound holds on $P = \\frac12(1\\pm t)$, $I$ in nats",
-            all(c >= 0 for c in coefficients),
-            f"there $I+\\frac12\\ln(1-t^2) = {sp.latex(series)} - \\dots < 0$: it fails for every $t$ in $(0, 1]$",
-            "a positive series",
+            not (is_series and all(coefficient.subs(k, j).is_negative for j in range(2, 50))),
+            f"there $I+\\frac12\\ln(1-t^2) = {sp.latex(series)}$, the coefficient of $t^{{2k}}$ being "
+            f"${sp.latex(sp.factor(coefficient))} \\le 0$: it fails for every $t$ in $(0, 1]$",
+            "a series with positive coefficients",
         ),
         Step(
             "It holds with $I$ in bits",
