@@ -59,6 +59,7 @@ RULES: dict[str, NotebookRule] = {
     "02_original_model": NotebookRule(data=("orl_attributes",)),
     "03_weight_filtering": NotebookRule(needs=("02_original_model",)),
     "04_weight_pruning": NotebookRule(needs=("02_original_model",)),
+    "07_appendix_proofs": NotebookRule(per_study=False),
     "11_results": NotebookRule(
         needs=("01_data_preparation", "02_original_model", "03_weight_filtering", "04_weight_pruning"),
         per_study=False,

@@ -7,7 +7,7 @@
 from mlu_utils.theory import cases, information
 from mlu_utils.theory.models import clamp_bound, label_leakage, pruning_privacy, retrain_bound
 from mlu_utils.theory.statements import CLAIMS, FORMS, STATEMENTS, VERDICTS, claims_of, judge, verdict_table
-from mlu_utils.theory.steps import STEPS, as_markdown
+from mlu_utils.theory.steps import STEPS, report
 
 __all__ = [
     "CLAIMS",
@@ -15,7 +15,6 @@ __all__ = [
     "STATEMENTS",
     "STEPS",
     "VERDICTS",
-    "as_markdown",
     "cases",
     "claims_of",
     "clamp_bound",
@@ -23,6 +22,7 @@ __all__ = [
     "judge",
     "label_leakage",
     "pruning_privacy",
+    "report",
     "retrain_bound",
     "verdict_table",
 ]

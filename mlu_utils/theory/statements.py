@@ -166,8 +166,8 @@ CLAIMS: tuple[Claim, ...] = (
         r"{\min(\tau_l,\tau_h-\tau_l)}\right),\ \delta=\Pr[I\ge\tau_h]",
         cases.pruned_neighbours,
         "Algorithm 2 run on every pair of neighbouring data sets of 1 to 3 images, 2 weights, gradients in {1, 2, 3}",
-        {"noise_std": 10.0},
-        "if noise of standard deviation 10 were added to the pruned weights",
+        {"noise_std": 1.0},
+        "if noise of standard deviation 1 were added to the pruned weights",
     ),
     Claim(
         "T2",
@@ -175,8 +175,8 @@ CLAIMS: tuple[Claim, ...] = (
         r"\text{the same with}\ \varepsilon=\lambda\,\Delta I/\min(\tau_l,\tau_h-\tau_l),\ \Delta I=\max I/|D|",
         partial(cases.pruned_neighbours, form="proof"),
         "the same pairs of data sets",
-        {"noise_std": 10.0},
-        "if noise of standard deviation 10 were added to the pruned weights",
+        {"noise_std": 1.0},
+        "if noise of standard deviation 1 were added to the pruned weights",
     ),
     Claim(
         "T2",

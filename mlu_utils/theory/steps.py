@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 
 from mlu_utils.theory import cases
 from mlu_utils.theory import information as it
-from mlu_utils.theory.statements import judge
+from mlu_utils.theory.statements import Verdict, claims_of, judge
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def t2_steps(num_random: int = 1000, seed: int = 0) -> list[Step]:
             sp.simplify(sp.log(1 + x) - x) == 0,
             f"$x - \\log(1+x) = {sp.latex(sp.series(x - sp.log(1 + x), x, 0, 4).removeO())} + \\dots$: for one image "
             "the statement promises more than its proof, for $|D| > x/\\log(1+x)$ less",
-            "nothing: the two are different functions of $|D|$",
+            "$|D| = x/\\log(1+x)$, the one size at which they agree",
         ),
         Step(
             "$\\delta = \\Pr[I \\ge \\tau_h]$ is small",
@@ -279,7 +279,7 @@ def t4_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
             "$|f_{w'}-f_{never}| \\le |f_{w'}-f_{w_0}|+|f_{w_0}-f_{never}|$",
             bool((np.abs(a - c) <= np.abs(a - b) + np.abs(b - c) + 1e-12).all()),
             f"{num_random} random triples",
-            "nothing: it is the triangle inequality",
+            "squared distances, which no triangle inequality binds",
         ),
         Step(
             "$f_{never}$ is $f_{w_0}$ without $W_j$, so that $\\sum|w|I$ bounds the second distance",
@@ -501,10 +501,35 @@ STEPS: dict[str, Callable[[], list[Step]]] = {
 }
 
 
-def as_markdown(steps: list[Step]) -> str:
-    """Return steps as a numbered list: mark, claim, evidence, what would have changed it."""
-    return "\n".join(
-        f"{i}. {'✓' if step.holds else '✗'} **{step.claim}.** {step.evidence}. "
-        f"*It would have come out the other way with: {step.otherwise}.*"
-        for i, step in enumerate(steps, 1)
-    )
+_FORM_DISPLAY = {"printed": "As printed", "proof": "As proved", "nearest_true": "Nearest true"}
+
+
+def report(statement: str) -> str:
+    """Return Markdown: the three forms of a statement with their verdicts, then the steps of its proof.
+
+    Raises:
+        ValueError: no such statement.
+    """
+    lines = []
+    for form, claim in claims_of(statement).items():
+        found = claim.verdict()
+        lines += [f"**{_FORM_DISPLAY[form]}.** ${claim.symbols}$", "", f"> **{found.verdict}**{_explained(found)}", ">"]
+        lines += [f"> It would have come out the other way {claim.otherwise}.", ""]
+    lines += ["**The proof, step by step**", ""]
+    for i, step in enumerate(STEPS[statement](), 1):
+        lines.append(
+            f"{i}. {'✓' if step.holds else '✗'} **{step.claim}.** {step.evidence}. "
+            f"*The other way with {step.otherwise}.*"
+        )
+    return "\n".join(lines)
+
+
+def _explained(found: Verdict) -> str:
+    """Return what stands behind a verdict, after its name."""
+    tried = f" ({found.num_broken:,} of {found.num_cases:,} cases against it)"
+    if found.verdict == "fails":
+        over = "without limit" if math.isinf(found.factor) else f"by a factor {found.factor:.3g}"
+        return f"{tried}. Smallest counterexample, {over}: {found.counterexample}."
+    if math.isinf(found.factor):
+        return f"{tried}: the left side is 0 in all of them, any number would do."
+    return f"{tried}: where it is tightest, the right side is {found.factor:.4g} times the left."
