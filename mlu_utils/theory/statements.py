@@ -53,7 +53,7 @@ def judge(tried: Cases) -> Verdict:
     broken = left > right + slack
     if broken.any():
         first = int(broken.argmax())
-        factor = float(left[first] / right[first]) if right[first] > 0 else math.inf
+        factor = float(left[first]) / float(right[first]) if right[first] > 0 else math.inf
         return Verdict("fails", factor, tried.describe(first), len(left), int(broken.sum()))
     said = left > _ROUNDING  # a left side of 0 or less is bounded by anything
     factor = float((right[said] / left[said]).min()) if said.any() else math.inf
