@@ -74,6 +74,7 @@ class Claim:
         check: what is enumerated.
         broken: the premise of `try_cases` with its other value, under which the verdict changes.
         otherwise: the same in words: what would have made the check come out the other way.
+        reference: where a nearest true statement is proved.
     """
 
     statement: str
@@ -83,6 +84,7 @@ class Claim:
     check: str
     broken: dict = field(default_factory=dict)
     otherwise: str = ""
+    reference: str = ""
 
     def verdict(self) -> Verdict:
         """Judge the claim."""
@@ -127,6 +129,7 @@ def _corollary(name: str, p: float, printed_bits: float) -> tuple[Claim, ...]:
             f"{search}; Fano below, Hellman and Raviv above",
             {"prior": 1 - best},
             f"if {best} of all labels were equal: a constant answer succeeds as often and needs no information",
+            "Fano 1961; Hellman and Raviv 1970",
         ),
     )
 
@@ -158,6 +161,7 @@ CLAIMS: tuple[Claim, ...] = (
         "the same weights and ratios; equality for the Gaussian",
         {"power": 4.0},
         "if weights of second moment 4 tau^2 were let in",
+        "capacity of the Gaussian channel: Shannon 1948; Cover and Thomas 2006, Theorem 9.1.1",
     ),
     Claim(
         "T2",
@@ -187,6 +191,7 @@ CLAIMS: tuple[Claim, ...] = (
         "hockey-stick divergence of noisy pruned weights summed on a grid, for pairs of images, against the formula",
         {"claimed_share": 0.5},
         "if the sensitivity were understated by half",
+        "definition of differential privacy: Dwork and Roth 2014; Gaussian mechanism: Balle and Wang 2018, Theorem 8",
     ),
     Claim(
         "T3",
@@ -215,6 +220,7 @@ CLAIMS: tuple[Claim, ...] = (
         "linear f (equality) and 2000 random f = a tanh(b x) with slopes bounded in closed form",
         {"is_sup_over_path": False},
         "if the slope were taken at w0 only, as a first-order expansion does",
+        "mean value inequality: Rudin 1976, Theorem 5.19",
     ),
     Claim(
         "T4",
@@ -243,6 +249,7 @@ CLAIMS: tuple[Claim, ...] = (
         "500 random functions Z of 1 to 5 independent bits with their exact c_i, every threshold; one unfair bit",
         {"is_mean_added": False},
         "if the mean of Z were left out, as T4 does",
+        "McDiarmid 1989",
     ),
     Claim(
         "T5",
@@ -270,6 +277,7 @@ CLAIMS: tuple[Claim, ...] = (
         "every channel (2 outputs, 1/6; 3 outputs, 1/4), A with 0.5, 0.369 or 0.2 of ones, every attack of 3 levels",
         {"is_best_attack": False},
         "if the upper bound were asked of weaker attacks: one that fails proves nothing",
+        "Fano 1961; Hellman and Raviv 1970",
     ),
     *_corollary("C1", cases.PRINTED_SUCCESS["C1"], cases.PRINTED_BITS["C1"]),
     *_corollary("C2", cases.PRINTED_SUCCESS["C2"], cases.PRINTED_BITS["C2"]),
@@ -299,6 +307,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_PAIRS}; factor of the advantage 2 PLR - 1",
         {"exponent": 0.5},
         "if the exponential held half of KL",
+        "Pinsker: Cover and Thomas 2006, Lemma 11.6.1; Bretagnolle and Huber 1979",
     ),
     Claim(
         "C3",
@@ -326,6 +335,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_PAIRS}; I in bits",
         {"exponent": 1.3},
         "if the exponent were 1.3 instead of 2 ln 2 = 1.386",
+        "Topsoe 2001, Theorem 1.2, in Fano's inequality",
     ),
 )
 
