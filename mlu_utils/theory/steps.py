@@ -364,8 +364,8 @@ def t5_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
         Step(
             "either, with $p$ the success of some attack instead of the best",
             bool((it.BIT <= limits).any()),
-            f"$f = A$ carries 1 bit; attackers who read it and err on purpose reach all of {len(careless)} successes from "
-            f"{careless[0]} to {careless[-1]}, and at each of them $H(p)$ and $1-H(p)$ are below 1",
+            f"$f = A$ carries 1 bit; attackers who read it and err on purpose reach all of {len(careless)} successes "
+            f"from {careless[0]} to {careless[-1]}, and at each of them $H(p)$ and $1-H(p)$ are below 1",
             "an attacker known to do his best",
         ),
     ]
@@ -410,8 +410,12 @@ def corollary_steps(name: str) -> list[Step]:
         Step(
             "The label is balanced",
             share == 0.5,
-            f"Male is 1 for {share} of CelebA-HQ: there a constant answer succeeds at {max(share, 1 - share):.3f}, and {p} "
-            + (f"shows {shown:.4f} bits by Fano's inequality" if shown > 0 else "shows nothing by Fano's inequality"),
+            f"Male is 1 for {share} of CelebA-HQ: there a constant answer succeeds at {max(share, 1 - share):.3f}, and "
+            + (
+                f"{p} shows {shown:.4f} bits by Fano's inequality"
+                if shown > 0
+                else f"{p} shows nothing by Fano's inequality"
+            ),
             "an attack scored on as many ones as zeros",
         ),
     ]
@@ -465,8 +469,8 @@ def t6_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
         Step(
             "An attack that succeeds at 0.5006 shows that little leaks",
             math.isfinite(disclosed),
-            f"it shows $\\mathrm{{KL}}\\ge 2\\cdot{advantage:.4f}^2 = {2 * advantage**2:.1e}$ nats, no upper bound: on disjoint "
-            f"$P_{{in}}, P_{{out}}$, where KL is infinite, an attacker who seldom looks succeeds at {seldom:.4f} as well",
+            f"it shows $\\mathrm{{KL}}\\ge 2\\cdot{advantage:.4f}^2$ = {2 * advantage**2:.1e} nats, no upper bound: on "
+            f"disjoint $P_{{in}}, P_{{out}}$, where KL is infinite, an attacker who seldom looks succeeds at {seldom:.4f}",
             "the best of all attacks: its success is $\\frac12+\\frac12TV$",
         ),
     ]
