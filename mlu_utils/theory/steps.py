@@ -470,7 +470,7 @@ def t6_steps(num_random: int = 2000, seed: int = 0) -> list[Step]:
             "An attack that succeeds at 0.5006 shows that little leaks",
             math.isfinite(disclosed),
             f"it shows $\\mathrm{{KL}}\\ge 2\\cdot{advantage:.4f}^2$ = {2 * advantage**2:.1e} nats, no upper bound: on "
-            f"disjoint $P_{{in}}, P_{{out}}$, where KL is infinite, an attacker who seldom looks succeeds at {seldom:.4f}",
+            f"disjoint $P_{{in}}, P_{{out}}$ KL is infinite and an attacker who seldom looks succeeds at {seldom:.4f}",
             "the best of all attacks: its success is $\\frac12+\\frac12TV$",
         ),
     ]
