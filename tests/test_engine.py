@@ -526,7 +526,7 @@ def workflow(tmp_path_factory):
 
 
 def test_the_workflow_runs_what_is_needed_and_nothing_else(workflow):
-    root, everything = workflow.root, ["01", "02a", "02b", "03a", "03b", "04a", "04b", "11"]
+    root, everything = workflow.root, ["01", "02a", "02b", "03a", "03b", "04a", "04b", "07", "11"]
 
     # A crash in the middle: what doesn't depend on it goes on.
     (root / "crash").write_text("03_weight_filtering")
