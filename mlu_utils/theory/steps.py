@@ -422,7 +422,7 @@ def corollary_steps(name: str) -> list[Step]:
             f"T5's own bound $I\\le H({p})$ would say something",
             1 - bits < 0.9,
             f"it is {1 - bits:.3f} bits, of a label that has 1",
-            "an attack above 0.68",
+            "an attack above 0.684",
         ),
     ]
 
