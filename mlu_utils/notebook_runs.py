@@ -63,6 +63,7 @@ RULES: dict[str, NotebookRule] = {
     "04_weight_pruning": NotebookRule(needs=("02_original_model",), shows_steps=True),
     "05_baselines": NotebookRule(needs=("02_original_model",), data=("tuning",)),
     "06_privacy_analysis": NotebookRule(needs=("02_original_model",), per_study=False, data=("tuning",)),
+    "07_appendix_proofs": NotebookRule(per_study=False),
     "11_results": NotebookRule(
         needs=(
             "01_data_preparation",
@@ -71,6 +72,7 @@ RULES: dict[str, NotebookRule] = {
             "04_weight_pruning",
             "05_baselines",
             "06_privacy_analysis",
+            "07_appendix_proofs",
         ),
         per_study=False,
         data=("reference",),
