@@ -264,7 +264,7 @@ def _as_table(results: list[dict]) -> str:
 
 def _add_tune(commands) -> None:
     parser = _command(commands, "tune", _tune, "search hyperparameters on a request that no table reports")
-    parser.add_argument("--kind", required=True, help="label, class or people")
+    parser.add_argument("--kind", required=True, help="label, class or images")
     parser.add_argument("--method", action="append", default=[], help="repeat for several; default: all")
     parser.add_argument("--trials", type=int, default=12, help="configurations a method, the default one included")
 

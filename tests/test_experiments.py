@@ -145,13 +145,13 @@ def test_configurations_repeat_and_start_with_the_default():
 
 def test_an_unsearched_kind_takes_the_nearest_and_an_unknown_one_is_refused(tmp_path, monkeypatch):
     assert tuning.chosen("SCRUB", "partial") == tuning.chosen("SCRUB", "label")
-    assert tuning.chosen("SCRUB", "images") == tuning.chosen("SCRUB", "people")
+    assert tuning.chosen("SCRUB", "people") == tuning.chosen("SCRUB", "images")
     assert tuning.chosen("HeadReset", "label") == {}
     monkeypatch.setattr(tuning, "FOLDER", tmp_path)
     tuning.read_trials.cache_clear()
     with pytest.raises(FileNotFoundError, match="label.csv is missing: run mlu tune --kind label"):
         tuning.chosen("SCRUB", "label")
-    with pytest.raises(ValueError, match="no validation request for kind 'labels': choose one of label, class, people"):
+    with pytest.raises(ValueError, match="no validation request for kind 'labels': choose one of label, class, images"):
         tuning.search("labels")
     tuning.read_trials.cache_clear()
 
