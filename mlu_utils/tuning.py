@@ -123,8 +123,8 @@ NEAREST_KIND = {"people": "images", "partial": "label"}
 def chosen(method: str, kind: str) -> dict:
     """Return the hyperparameters that the search chose for this kind of request; {} for a method without any to search.
 
-    Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its two
-    parts within twice that: so small a difference is within the luck of the validation split, and a deletion has a
+    Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its
+    two parts within twice that: so small a difference is within the luck of the validation split, and a deletion has a
     deadline.
 
     Args:
