@@ -119,7 +119,7 @@ def change_along_phi(
 
     Example:
         >>> line = change_along_phi([0, 0.5, 0, 0.5], [0, -1, 3, 2], label=list("aabb"), model=[0, 1, 0, 1], seed=0)
-        >>> line["slope"], line["change"][0]
+        >>> line["slope"], float(line["change"][0])
         (-2.0, 1.5)
     """
     phi, change = (np.asarray(values, dtype=np.float64) for values in (phi, change))
