@@ -67,6 +67,7 @@ LEVEL_TOLERANCE = 2.0  # points; what another seed or split may change
 STAND_INS: dict[str, tuple[str, ...]] = {
     "CelebA": ("orl", "synthfaces"),
     "VGGFace2": ("orl", "synthfaces"),
+    "MUFAC": ("synthages",),
     "MNIST": ("digits",),
 }
 LOADERS = {

@@ -26,6 +26,7 @@ from mlu_utils.training import NonFiniteLossError, predict_logits
 from mlu_utils.unlearning import METHODS, require_method
 
 FOLDER = paths.DATA / "tuning"
+TOLERANCE = 0.02  # two standard errors of the difference of two objectives over 700 validation entries
 TRIAL_COLUMNS = ("method", "trial", "hyperparameters", "objective", "retained_accuracy", "forgetting", "seconds")
 
 
@@ -120,7 +121,11 @@ NEAREST_KIND = {"people": "images", "partial": "label"}
 
 
 def chosen(method: str, kind: str) -> dict:
-    """Return the hyperparameters of the best trial for this kind of request; {} for a method without any to search.
+    """Return the hyperparameters that the search chose for this kind of request; {} for a method without any to search.
+
+    Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its two
+    parts within twice that: so small a difference is within the luck of the validation split, and a deletion has a
+    deadline.
 
     Args:
         method: a name in `METHODS`.
@@ -137,7 +142,13 @@ def chosen(method: str, kind: str) -> dict:
     own = trials[trials.method == method]
     if own.empty:
         raise ValueError(f"no trial of {method} for {kind} requests: run mlu tune --kind {kind} --method {method}")
-    return json.loads(own.loc[own.objective.idxmax(), "hyperparameters"])  # of equals the first
+    best = own.loc[own.objective.idxmax()]
+    good = own[
+        (own.objective >= best.objective - TOLERANCE)
+        & (own.retained_accuracy >= best.retained_accuracy - 2 * TOLERANCE)
+        & (own.forgetting >= best.forgetting - 2 * TOLERANCE)
+    ]
+    return json.loads(good.loc[good.seconds.idxmin(), "hyperparameters"])
 
 
 @cache
