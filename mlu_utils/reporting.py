@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -1402,7 +1402,7 @@ def change_lines(
     num_rows = math.ceil(len(lines) / num_columns)
     figure = _new_figure(figsize=(2.9 * num_columns + 0.5, 2.4 * num_rows + 0.5))
     axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    largest = max(points[shade].max(), 1e-9)
+    greys = LinearSegmentedColormap.from_list("greys", ["0.88", "0.1"])
     marks = None
     for position, ax in enumerate(axes.flat):
         if position >= len(lines):
@@ -1411,8 +1411,8 @@ def change_lines(
         name, line = list(lines.items())[position]
         own, colour = points[points["model"] == name], method_style(name).colour
         marks = ax.scatter(
-            own["phi"].abs(), own["change"], c=own[shade], cmap="Greys", vmin=-0.3 * largest, vmax=largest, s=14,
-            edgecolors="0.4", linewidths=0.3,
+            own["phi"].abs(), own["change"], c=own[shade], cmap=greys, vmin=points[shade].min(), vmax=points[shade].max(),
+            s=14, edgecolors="0.4", linewidths=0.3,
         )  # fmt: skip
         ax.fill_between(line["phi"], line["change_low"], line["change_high"], color=colour, alpha=0.3, linewidth=0)
         ax.plot(line["phi"], line["change"], color=colour, linewidth=2)
@@ -1422,7 +1422,8 @@ def change_lines(
         sns.despine(ax=ax)
     figure.supxlabel(x, fontsize=9)
     figure.supylabel(y, fontsize=9)
-    figure.colorbar(marks, ax=axes, label=shade.replace("_", " "), fraction=0.03, pad=0.01)
+    ticks = np.unique(points[shade])
+    figure.colorbar(marks, ax=axes, label=shade.replace("_", " "), fraction=0.03, pad=0.01, ticks=ticks)
     if title is not None:
         figure.suptitle(title)
     return figure
