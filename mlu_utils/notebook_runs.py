@@ -64,6 +64,9 @@ RULES: dict[str, NotebookRule] = {
     "05_baselines": NotebookRule(needs=("02_original_model",), data=("tuning",)),
     "06_privacy_analysis": NotebookRule(needs=("02_original_model",), per_study=False, data=("tuning",)),
     "07_appendix_proofs": NotebookRule(per_study=False),
+    "07b_label_correlation": NotebookRule(
+        needs=("02_original_model",), per_study=False, data=("tuning", "orl_attributes")
+    ),
     "11_results": NotebookRule(
         needs=(
             "01_data_preparation",
@@ -73,6 +76,7 @@ RULES: dict[str, NotebookRule] = {
             "05_baselines",
             "06_privacy_analysis",
             "07_appendix_proofs",
+            "07b_label_correlation",
         ),
         per_study=False,
         data=("reference",),

@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -1322,6 +1322,110 @@ def entropy_distributions(
     figure.supxlabel("log of the output's entropy (nats)", fontsize=9)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8, frameon=False)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def interval_curves(
+    table: pd.DataFrame, *, x: str, y: str, panel: str = "panel", chance: float | None = None, title: str | None = None
+) -> Figure:
+    """A curve for each model with its interval at every position, such as a score against a property of the data.
+
+    Args:
+        table: columns model, `panel`, x, value, low, high, the last two nan where there is no interval; a model that
+            is no method is drawn grey and dotted.
+        x, y: names of the axes.
+        panel: column that makes the panels.
+        chance: a level to mark, or None.
+        title: of the figure.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if table.empty:
+        raise ValueError("the table of curves has no rows")
+    panels, models = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table["model"]))
+    positions = np.unique(table["x"])
+    step = 0.035 * np.diff(positions).min() if len(positions) > 1 else 0.0
+    figure = _new_figure(figsize=(3.1 * len(panels) + 0.6, 3.5))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, name in zip(axes, panels, strict=True):
+        for number, model in enumerate(models):
+            own = table[(table[panel] == name) & (table["model"] == model)].sort_values("x")
+            style = METHOD_STYLES.get(model, MethodStyle("#999999", ".", ""))
+            at = own["x"] + step * (number - (len(models) - 1) / 2)  # side by side, or the bars would hide each other
+            ax.vlines(at, own["low"], own["high"], color=style.colour, linewidth=1.1)
+            ax.plot(
+                at,
+                own["value"],
+                linestyle="--" if model in ("Original", "Retrain") else "-" if model in METHOD_STYLES else ":",
+                marker=style.marker,
+                color=style.colour,
+                mec=style.colour if style.marker in "123" else "k",
+                mew=1.5 if style.marker in "123" else 0.3,
+                markersize=4.5,
+                linewidth=1.2,
+                label=model,
+            )
+        if chance is not None:
+            ax.axhline(chance, color="0.3", linestyle=":", linewidth=1)
+        ax.set_title(str(name), fontsize=9)
+        ax.set_xticks(positions)
+        sns.despine(ax=ax)
+    axes[0].set_ylabel(y)
+    figure.supxlabel(x, fontsize=9)
+    known = {name: mark for ax in axes for mark, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known, loc="outside right center", fontsize=8, frameon=False)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def change_lines(
+    points: pd.DataFrame, lines: Mapping[str, Mapping], *, x: str, y: str, shade: str, title: str | None = None
+) -> Figure:
+    """A retained label's change against its correlation with the forgotten one: a panel a method, with the fitted line.
+
+    Args:
+        points: columns model, phi, change and `shade`; one row a label of one trained model.
+        lines: method -> what `scoring.correlation.change_along_phi` returns; its order is that of the panels.
+        x, y: names of the axes.
+        shade: column of numbers that darkens the marks.
+        title: of the figure.
+
+    Raises:
+        ValueError: no lines, or a method without points.
+    """
+    missing = [name for name in lines if name not in set(points["model"])]
+    if not lines or missing:
+        raise ValueError(f"every line needs points and there must be one line: no points of {missing}")
+    num_columns = min(3, len(lines))
+    num_rows = math.ceil(len(lines) / num_columns)
+    figure = _new_figure(figsize=(2.9 * num_columns + 0.5, 2.4 * num_rows + 0.5))
+    axes = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    greys = LinearSegmentedColormap.from_list("greys", ["0.88", "0.1"])
+    marks = None
+    for position, ax in enumerate(axes.flat):
+        if position >= len(lines):
+            ax.set_visible(False)
+            continue
+        name, line = list(lines.items())[position]
+        own, colour = points[points["model"] == name], method_style(name).colour
+        marks = ax.scatter(
+            own["phi"].abs(), own["change"], c=own[shade], cmap=greys, vmin=points[shade].min(), vmax=points[shade].max(),
+            s=14, edgecolors="0.4", linewidths=0.3,
+        )  # fmt: skip
+        ax.fill_between(line["phi"], line["change_low"], line["change_high"], color=colour, alpha=0.3, linewidth=0)
+        ax.plot(line["phi"], line["change"], color=colour, linewidth=2)
+        ax.axhline(0, color="0.3", linestyle=":", linewidth=1)
+        slope = f"slope {line['slope']:+.3f} [{line['slope_low']:+.3f}, {line['slope_high']:+.3f}]"
+        ax.set_title(f"{name}\n{slope}", fontsize=8.5)
+        sns.despine(ax=ax)
+    figure.supxlabel(x, fontsize=9)
+    figure.supylabel(y, fontsize=9)
+    ticks = np.unique(points[shade])
+    figure.colorbar(marks, ax=axes, label=shade.replace("_", " "), fraction=0.03, pad=0.01, ticks=ticks)
     if title is not None:
         figure.suptitle(title)
     return figure

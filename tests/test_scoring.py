@@ -34,8 +34,8 @@ from mlu_utils.scoring.ordinal import reassign_removed_class
 
 NAN = float("nan")
 NUM_SCORES = 6  # the sweeps below must not go quiet when the registry shrinks
-NUM_CONTRACT_CASES = 39
-NUM_MODULES = 10
+NUM_CONTRACT_CASES = 41
+NUM_MODULES = 12
 
 
 # --- brute-force oracles: plain loops over Python floats ----------------------------------------------------
@@ -175,6 +175,13 @@ def contract_cases():
             "logits y identity",
             fixed=("fit", "y_fit"),
         ),
+        "correlation.mean_interval": case(mod["correlation"].mean_interval, "x"),
+        "correlation.change_along_phi": case(
+            lambda x, x2, classes, identity: mod["correlation"].change_along_phi(
+                x, x2, label=classes, model=identity, **boot
+            ),
+            "x x2 classes identity",
+        ),
         "entropy.label_entropy": case(en.label_entropy, "logits", output_axis=0),
         "entropy.class_entropy": case(en.class_entropy, "logits", output_axis=0),
         "entropy.log_entropy": case(en.log_entropy, "entropy", output_axis=0),
@@ -243,6 +250,8 @@ EXEMPT_FUNCTIONS = {
     "attribute_inference.split_by_identity",  # returns rows
     "attribute_inference.refuse_shared_people",  # returns nothing
     "attribute_inference.permuted_labels",  # random by row
+    "correlation.phi_coefficients",  # of labels, in which nan means unknown
+    "ordinal.reassign_removed_class",  # goals, which a score then takes
     "membership.pooled",  # builds the input of a score
     "forgetting_quality.final_score",  # five numbers
 }
