@@ -5,9 +5,6 @@ CORES   ?= all
 # auto: uv, else pip; or force one of them
 INSTALLER ?= auto
 
-# Threads that wait should sleep: spinning, two of them slow down 50-fold beside any other busy process.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 VENV    := .venv
 BIN     := $(VENV)/bin
 # The content (never the time) of what the environment is made from, and the folder, since an environment can't be moved.

@@ -30,8 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         add(commands)
     options = parser.parse_args(arguments)
-    # As in the Makefile; read when torch is loaded, so before any command imports it, and inherited by kernels.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return options.run(options) or 0
     except (ValueError, FileNotFoundError) as error:

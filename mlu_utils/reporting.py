@@ -1413,9 +1413,16 @@ def change_lines(
         name, line = list(lines.items())[position]
         own, colour = points[points["model"] == name], method_style(name).colour
         marks = ax.scatter(
-            own["phi"].abs(), own["change"], c=own[shade], cmap=greys, vmin=points[shade].min(), vmax=points[shade].max(),
-            s=14, edgecolors="0.4", linewidths=0.3,
-        )  # fmt: skip
+            own["phi"].abs(),
+            own["change"],
+            c=own[shade],
+            cmap=greys,
+            vmin=points[shade].min(),
+            vmax=points[shade].max(),
+            s=14,
+            edgecolors="0.4",
+            linewidths=0.3,
+        )
         ax.fill_between(line["phi"], line["change_low"], line["change_high"], color=colour, alpha=0.3, linewidth=0)
         ax.plot(line["phi"], line["change"], color=colour, linewidth=2)
         ax.axhline(0, color="0.3", linestyle=":", linewidth=1)
