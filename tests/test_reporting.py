@@ -396,18 +396,92 @@ def all_figures():
         "zone_shares": reporting.zone_shares(zones),
         "sensitivity_curves": reporting.sensitivity_curves(sweep),
         "training_curves": reporting.training_curves(history),
+        "trade_off": reporting.trade_off(trade_off_scores(), forgotten="Male"),
+        "output_strips": reporting.output_strips(
+            {"WP": rng.random(6), "WF": rng.random(6)}, np.arange(6) < 2, quantity="x"
+        ),
+        "attack_intervals": reporting.attack_intervals(attack_rows()),
+        "method_curves": reporting.method_curves(
+            {"WP": ([0, 1], [0.5, 0.6]), "other": ([0], [1])}, x="x", y="y", target=1
+        ),
+        "entropy_distributions": reporting.entropy_distributions(
+            {"a": {"WP": {"train": rng.random(9), "unseen": rng.random(9)}}}, {("a", "WP"): "AUC .5"}
+        ),
     }
+
+
+def trade_off_scores():
+    """Retain .9 / .8 / .7; leak AUC 1, .5 and 0: an inverted output says as much as a right one."""
+    rows = []
+    for method, kept, leak in (("Original", 0.9, 1.0), ("Retrain", 0.8, 0.5), ("WP", 0.7, 0.0)):
+        rows += [score(method, kept, label="retained"), score(method, leak, label="Male", metric="auc")]
+    return pd.DataFrame(rows)
+
+
+def attack_rows():
+    return pd.DataFrame(
+        [
+            {"model": model, "input": name, "attacker": attacker, "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
+            for model in ("Retrain", "WP", "Random network")
+            for name in ("logits", "features")
+            for attacker in ("linear", "mlp")
+        ]
+    )
 
 
 def test_every_figure_draws_saves_and_stays_closed(tmp_path):
     open_before = plt.get_fignums()
     drawn = all_figures()
-    assert len(drawn) == 7
+    assert len(drawn) == 12
     for stem, figure in drawn.items():
         assert isinstance(figure, Figure)
         path = reporting.save_figure(figure, stem, tmp_path, record("smoke"), dots_per_inch=40)
         assert path.stat().st_size > 1000
     assert plt.get_fignums() == open_before  # an open figure would be shown twice in a notebook
+
+
+def test_trade_off_counts_an_inverted_output_as_saying_all():
+    ax = reporting.trade_off(trade_off_scores(), forgotten="Male").axes[0]
+    marks = {line.get_label(): line.get_xydata()[0] for line in ax.lines if not line.get_label().startswith("_")}
+    assert [name for name in marks] == ["Original", "Retrain", "WP"]
+    np.testing.assert_allclose([y for _, y in marks.values()], [10, 0, -10], atol=1e-9)
+    np.testing.assert_allclose([x for x, _ in marks.values()], [1, 0, 1], atol=0.03)  # marks are kept apart a little
+    with pytest.raises(ValueError, match="no test scores for retained accuracy and auc of 'Young'"):
+        reporting.trade_off(trade_off_scores(), forgotten="Young")
+    scores = trade_off_scores().query("method != 'Retrain'")
+    with pytest.raises(ValueError, match="needs Retrain's retained accuracy"):
+        reporting.trade_off(scores, forgotten="Male")
+
+
+def test_output_strips_puts_each_image_on_its_side():
+    values = np.array([0.9, 0.1, 0.2, 0.8])
+    ax = reporting.output_strips({"WP": values}, [True, False, False, True], quantity="Male").axes[0]
+    has, has_not = (line.get_xydata() for line in ax.lines[:2])
+    assert has[:, 1].tolist() == [0.9, 0.8] and has_not[:, 1].tolist() == [0.1, 0.2]
+    assert has[:, 0].min() > has_not[:, 0].max()
+    with pytest.raises(ValueError, match="outputs must hold 4 probabilities"):
+        reporting.output_strips({"WP": values[:3]}, [True, False, False, True], quantity="Male")
+
+
+def test_attack_intervals_draws_every_row_and_retrain_as_a_line():
+    left, right = reporting.attack_intervals(attack_rows()).axes
+    for ax in (left, right):
+        bars = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linestyle() == "-"]
+        assert len(bars) == 6 and all(line.get_xdata() == pytest.approx([0.6, 0.8]) for line in bars)
+        assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [0.7]
+    with pytest.raises(ValueError, match="no rows"):
+        reporting.attack_intervals(attack_rows()[:0])
+
+
+def test_entropy_distributions_share_axes_and_rescale_nothing():
+    low, high = np.full(4, -3.0), np.full(4, -1.0)
+    tasks = {"a": {"WP": {"train": low, "unseen": high}, "WF": {"train": high, "unseen": high}}}
+    first, second = reporting.entropy_distributions(tasks, {}).axes
+    assert first.get_xlim() == second.get_xlim() and first.get_ylim() == second.get_ylim()
+    heights = [patch.get_data().values for patch in first.patches]
+    assert [int(h.argmax()) for h in heights] == [0, 23] and all(h.sum() == 1 for h in heights)
+    with pytest.raises(ValueError, match="every task needs the same models"):
+        reporting.entropy_distributions(tasks | {"b": {"WP": {"train": low}}}, {})
 
 
 def test_set_style_leaves_the_backend_alone():
