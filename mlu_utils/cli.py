@@ -127,7 +127,7 @@ def run_experiment(
     Raises:
         ValueError: anything unknown or impossible among the arguments, before any training starts.
     """
-    from mlu_utils import experiments, references
+    from mlu_utils import experiments, references, tuning
     from mlu_utils.unlearning import METHODS, require_kind, require_method
 
     names = list(METHODS) if method == ALL_METHODS else [method]
@@ -154,7 +154,7 @@ def run_experiment(
             seconds = retrained.training_time_s
             made = experiments.UnlearnedModel(retrained.model, "-", seconds, seconds)
         else:
-            made = experiments.run_method(study, original.model, name, reading, tuned(name, kind), seed)
+            made = experiments.run_method(study, original.model, name, reading, tuning.chosen(name, kind), seed)
         rows = experiments.score_rows(study, made.model, method=name, splits=("test",))
         of_all = scores | {"unlearned": experiments.headline(study, rows)}
         results.append(
@@ -179,13 +179,6 @@ def run_experiment(
             }
         )
     return results
-
-
-def tuned(method: str, kind: str) -> dict:
-    """Return the hyperparameters that a search chose for this kind of request."""
-    from mlu_utils import tuning
-
-    return tuning.chosen(method, kind)
 
 
 def _study(dataset, label, request, model, seed, profile_name, num_epochs, device):

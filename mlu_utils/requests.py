@@ -132,14 +132,15 @@ def entry_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 def forget_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean loss over the known entries to forget (mask True); 0 where the batch has none."""
     losses, known = entry_losses(logits, labels)
-    return _mean_over(losses, known & mask)
+    return mean_over(losses, known & mask)
 
 
 def retain_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean loss over the known entries to keep (mask False); 0 where the batch has none."""
     losses, known = entry_losses(logits, labels)
-    return _mean_over(losses, known & ~mask)
+    return mean_over(losses, known & ~mask)
 
 
-def _mean_over(losses: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def mean_over(losses: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the entries where `chosen` is True, 0 where none is; same shape, bool or 0 and 1."""
     return (losses * chosen).sum() / chosen.sum().clamp_min(1)

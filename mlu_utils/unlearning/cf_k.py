@@ -6,7 +6,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import build_model, copy_of, head
-from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import device_of
 from mlu_utils.unlearning.descent import Sides, descend, sgd
@@ -105,7 +105,7 @@ def cf_k(
     descend(
         unlearned,
         sides.retain(num_epochs),
-        lambda batch: retain_loss(batch.logits(unlearned), batch.labels, batch.mask),
+        lambda batch: batch.retain_loss(unlearned),
         sgd(parameters, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
         frozen=frozen if freezes_statistics else (),

@@ -16,9 +16,9 @@ from torch import nn
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
-from mlu_utils.requests import entry_losses
+from mlu_utils.requests import entry_losses, mean_over, retain_loss
 from mlu_utils.runtime import Precision
-from mlu_utils.training import NonFiniteLossError, device_of
+from mlu_utils.training import NonFiniteLossError, device_of, rows_with_entries
 
 BATCHNORM_MODES = ("train", "eval")
 Item = TypeVar("Item")
@@ -38,6 +38,10 @@ class Batch:
         """Return the model's logits (B, num_outputs), computed in the number format of this run."""
         with self.precision.autocast(self.images.device):
             return model(self.images)
+
+    def retain_loss(self, model: nn.Module) -> torch.Tensor:
+        """Return the model's loss on the entries to keep."""
+        return retain_loss(self.logits(model), self.labels, self.mask)
 
 
 class Sides:
@@ -68,9 +72,8 @@ class Sides:
         split: str = "train",
     ) -> None:
         rows = table.rows(split)
-        known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
-        self.forget_rows = rows[(known & mask[rows]).any(1)]
-        self.retain_rows = rows[(known & ~mask[rows]).any(1)]
+        self.forget_rows = rows_with_entries(table, rows, ~mask)
+        self.retain_rows = rows_with_entries(table, rows, mask)
         self._is_one_side = torch.equal(self.forget_rows, self.retain_rows)
         self._precision = precision
         self.device = device_of(model)
@@ -139,8 +142,7 @@ def ascent_loss(
     losses, known = entry_losses(logits, labels)
     if is_bounded:
         losses = losses.clamp_max(math.log(2 if labels.dtype != torch.int64 else logits.shape[1]))
-    chosen = known & mask
-    return (losses * chosen).sum() / chosen.sum().clamp_min(1)
+    return mean_over(losses, known & mask)
 
 
 def descend(

@@ -6,7 +6,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.unlearning.descent import Sides, descend, sgd
 
@@ -46,7 +46,7 @@ def finetune(
     descend(
         unlearned,
         sides.retain(num_epochs),
-        lambda batch: retain_loss(batch.logits(unlearned), batch.labels, batch.mask),
+        lambda batch: batch.retain_loss(unlearned),
         sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
     )

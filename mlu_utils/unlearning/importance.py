@@ -304,10 +304,7 @@ def _batch_gradients(
 ) -> Iterator[tuple[float, list[torch.Tensor]]]:
     """Yield the gradient of the loss of each batch and the batch's share of the entries, in eval mode."""
     device, parameters = device_of(model), list(model.parameters())
-    known = ~table.labels.isnan() if table.is_multi_label else torch.ones_like(table.labels, dtype=torch.bool)
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}: choose forget or retain")
-    chosen = known & (mask if loss == "forget" else ~mask).cpu()
+    chosen = _chosen(table.labels, mask.cpu(), loss)
     rows = rows.cpu()
     rows = rows[chosen[rows].any(1)]
     if len(rows) == 0:

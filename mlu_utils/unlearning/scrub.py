@@ -10,7 +10,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.requests import ForgetRequest, mean_over, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import predict_logits
 from mlu_utils.unlearning.descent import Batch, Sides, descend, sgd
@@ -51,7 +51,7 @@ def distillation_divergence(
         most = negative_entropy + math.log(2)
     if is_bounded:
         divergence = torch.minimum(divergence, most)
-    return temperature**2 * (divergence * chosen).sum() / chosen.sum().clamp_min(1)
+    return temperature**2 * mean_over(divergence, chosen)
 
 
 def scrub(

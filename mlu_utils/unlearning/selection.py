@@ -13,6 +13,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import head
+from mlu_utils.training import rows_with_entries
 
 # printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control, which
 # changes as many weights in the same way but picks them blindly.
@@ -52,11 +53,9 @@ def calibration_rows(
             f"num_forget_images and num_retain_images must be at least 1, got {num_forget_images}, {num_retain_images}"
         )
     rows = table.rows(split)
-    known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
     chosen = []
-    parts = (("forget", known & mask[rows], num_forget_images), ("keep", known & ~mask[rows], num_retain_images))
-    for what, entries, num_images in parts:
-        candidates = rows[entries.any(1)]
+    for what, left_out, num_images in (("forget", ~mask, num_forget_images), ("keep", mask, num_retain_images)):
+        candidates = rows_with_entries(table, rows, left_out)
         if len(candidates) == 0:
             raise ValueError(f"the {split} split of {table.source} has nothing to {what} for this request")
         order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))

@@ -9,7 +9,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest, entry_losses, retain_loss
+from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import device_of
 from mlu_utils.unlearning.descent import Batch, Sides, descend, sgd
@@ -90,8 +90,8 @@ def distant_noise(
     with torch.no_grad():
         target = model(images)
     for _ in range(num_steps):
-        distance = (model(noise) - target).square() * chosen
-        (noise.grad,) = torch.autograd.grad(-distance.sum() / chosen.sum().clamp_min(1), noise)
+        distance = (model(noise) - target).square()
+        (noise.grad,) = torch.autograd.grad(-mean_over(distance, chosen), noise)
         optimizer.step()
     model.train(was_training)
     return noise.detach().clamp_(0, 1)
@@ -206,16 +206,13 @@ def unsir(
             with precision.autocast(noise.device):
                 of_noise = unlearned(noise)
             of_noise = retain_loss(of_noise, retain.labels[:size], retain.mask[:size])
-            return of_noise + retain_loss(retain.logits(unlearned), retain.labels, retain.mask)
+            return of_noise + retain.retain_loss(unlearned)
 
         stream = sides.pairs(impair_epochs)
 
-    def repair(batch: Batch) -> torch.Tensor:
-        return retain_loss(batch.logits(unlearned), batch.labels, batch.mask)
-
     for items, objective, rate in (
         (stream, impair, impair_learning_rate),
-        (sides.retain(repair_epochs), repair, repair_learning_rate),
+        (sides.retain(repair_epochs), lambda batch: batch.retain_loss(unlearned), repair_learning_rate),
     ):
         optimizer = sgd(unlearned.parameters(), learning_rate=rate, momentum=0.0, weight_decay=0.0)
         descend(unlearned, items, objective, optimizer, batchnorm=batchnorm)
@@ -223,5 +220,4 @@ def unsir(
 
 
 def _mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    losses, known = entry_losses(logits, labels)
-    return (losses * known).sum() / known.sum()
+    return mean_over(*entry_losses(logits, labels))
