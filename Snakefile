@@ -1,6 +1,8 @@
-# One rule per numbered notebook, one job per study. Which notebook needs which: RULES in mlu_utils/notebook_runs.py.
+# One rule per job: a numbered notebook for one study, or for all of them. Which notebook needs which: RULES in
+# mlu_utils/notebook_runs.py.
 #   snakemake --cores 2 --config profile=quick --rerun-triggers params        (make reproduce does this)
 # On a cluster: the same with --executor slurm, and --config threads=N for the cores of one job.
+import shutil
 import sys
 
 sys.path.insert(0, str(workflow.basedir))
@@ -13,57 +15,42 @@ workdir: str(paths.ROOT)
 
 PROFILE = studies.load_profile(config.get("profile", "quick"))
 notebook_runs.check_profile(PROFILE)
+JOBS = notebook_runs.jobs(PROFILE)
 FINGERPRINTS = notebook_runs.fingerprints(PROFILE)
+PRIORITIES = notebook_runs.priorities(PROFILE)
+HAS_GPU = shutil.which("nvidia-smi") is not None
 
 
 def relative(job):
     return str(job.output.relative_to(paths.ROOT))
 
 
-def job_of(notebook, wildcards):
-    return notebook_runs.find_job(notebook, PROFILE, getattr(wildcards, "study", None))
-
-
-def inputs_of(notebook):
-    return lambda wildcards: [relative(job) for job in job_of(notebook, wildcards).upstream()]
-
-
-def fingerprint_of(notebook):
-    return lambda wildcards: FINGERPRINTS[notebook, getattr(wildcards, "study", None)]
-
-
-def study_option(wildcards):
-    return f"--study {wildcards.study}" if hasattr(wildcards, "study") else ""
-
-
-wildcard_constraints:
-    study="[^/]+",
-
-
 rule all:
     input:
-        [relative(job) for job in notebook_runs.jobs(PROFILE)],
+        [relative(job) for job in JOBS],
 
 
-for NOTEBOOK, RULE in notebook_runs.RULES.items():
-    FOLDER = f"runs/{PROFILE.name}/" + ("{study}/" if RULE.per_study else "")
+for NUMBER, JOB in enumerate(JOBS):
 
     rule:
         name:
-            f"notebook_{NOTEBOOK}"
+            f"job_{NUMBER}_{JOB.notebook}"
         input:
-            inputs_of(NOTEBOOK),
+            [relative(job) for job in JOB.upstream()],
         output:
-            f"{FOLDER}{NOTEBOOK}.ipynb",
+            relative(JOB),
         params:
-            notebook=NOTEBOOK,
+            notebook=JOB.notebook,
             profile=PROFILE.name,
             python=sys.executable,
-            study=study_option,
+            study=f"--study {JOB.study}" if JOB.study else "",
             # The one reason to run a job again: it covers code, parameters, data and everything upstream.
-            fingerprint=fingerprint_of(NOTEBOOK),
-        # Jobs run one after the other with all cores each, so that none disturbs another's timing.
-        threads: int(config.get("threads", workflow.cores or 1))
+            fingerprint=FINGERPRINTS[JOB.notebook, JOB.study],
+        priority: PRIORITIES[JOB.notebook, JOB.study]
+        # One core a job: two jobs side by side on two cores take as long each as one alone, and less than two in turn
+        # with both cores, because much of a job (imports, probes, figures) cannot use a second one. The numbers then
+        # depend on no machine's number of cores. A GPU is not shared: there, jobs run one after the other.
+        threads: int(config.get("threads", (workflow.cores or 1) if HAS_GPU else 1))
         shell:
             "{params.python:q} -m mlu_utils.cli run-notebook"
             " --notebook {params.notebook} --profile {params.profile} {params.study}"

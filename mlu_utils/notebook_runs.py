@@ -47,8 +47,10 @@ class NotebookRule:
 
     `needs` names earlier notebooks; `data` names files or folders below `data/` whose content it depends on. A
     notebook that `shows_steps` explains one method on one study, so it runs for the profile's `step_studies` only.
+    `seconds` is what a job roughly takes in the quick profile on one core: it decides what starts first, nothing else.
     """
 
+    seconds: int
     needs: tuple[str, ...] = ()
     per_study: bool = True
     shows_steps: bool = False
@@ -57,17 +59,18 @@ class NotebookRule:
 
 # A later notebook is one more line here: Snakefile, fingerprints, smoke run and publishing all follow.
 RULES: dict[str, NotebookRule] = {
-    "01_data_preparation": NotebookRule(per_study=False, data=("orl_attributes",)),
-    "02_original_model": NotebookRule(data=("orl_attributes",)),
-    "03_weight_filtering": NotebookRule(needs=("02_original_model",), shows_steps=True),
-    "04_weight_pruning": NotebookRule(needs=("02_original_model",), shows_steps=True),
-    "05_baselines": NotebookRule(needs=("02_original_model",), data=("tuning",)),
-    "06_privacy_analysis": NotebookRule(needs=("02_original_model",), per_study=False, data=("tuning",)),
-    "07_appendix_proofs": NotebookRule(per_study=False),
+    "01_data_preparation": NotebookRule(seconds=20, per_study=False, data=("orl_attributes",)),
+    "02_original_model": NotebookRule(seconds=150, data=("orl_attributes",)),
+    "03_weight_filtering": NotebookRule(seconds=90, needs=("02_original_model",), shows_steps=True),
+    "04_weight_pruning": NotebookRule(seconds=70, needs=("02_original_model",), shows_steps=True),
+    "05_baselines": NotebookRule(seconds=250, needs=("02_original_model",), data=("tuning",)),
+    "06_privacy_analysis": NotebookRule(seconds=300, needs=("02_original_model",), per_study=False, data=("tuning",)),
+    "07_appendix_proofs": NotebookRule(seconds=30, per_study=False),
     "07b_label_correlation": NotebookRule(
-        needs=("02_original_model",), per_study=False, data=("tuning", "orl_attributes")
+        seconds=200, needs=("02_original_model",), per_study=False, data=("tuning", "orl_attributes")
     ),
     "11_results": NotebookRule(
+        seconds=15,
         needs=(
             "01_data_preparation",
             "02_original_model",
@@ -313,6 +316,22 @@ def _jobs_of(notebook: str, profile: Profile, study: str | None) -> list[Job]:
 def jobs(profile: Profile) -> list[Job]:
     """Return all jobs of a profile in an order in which they could run."""
     return [job for notebook in sorted(RULES) for job in _jobs_of(notebook, profile, None)]
+
+
+def priorities(profile: Profile) -> dict[tuple[str, str | None], int]:
+    """Return (notebook, study) -> priority: the job from which the longest chain to the end of the run starts is first.
+
+    Of equal ones the study named first in the profile starts first.
+    """
+    everything = jobs(profile)
+    seconds: dict[tuple[str, str | None], int] = {}
+    for job in reversed(everything):
+        after = [seconds[later.notebook, later.study] for later in everything if job in later.upstream()]
+        seconds[job.notebook, job.study] = RULES[job.notebook].seconds + max(after, default=0)
+    return {
+        (job.notebook, job.study): seconds[job.notebook, job.study] * len(everything) - place
+        for place, job in enumerate(everything)
+    }
 
 
 def find_job(notebook: str, profile: Profile, study: str | None) -> Job:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nbformat
@@ -564,6 +565,17 @@ def test_the_workflow_runs_what_is_needed_and_nothing_else(workflow):
     edit(root / "mlu_utils" / "deep.py", "VALUE = 1", "VALUE = 2")
     subprocess.run(["rm", "-r", str(root / ".snakemake")], check=True)
     assert workflow.reproduce()[0] == ["03a", "11"]
+
+
+def test_the_longest_chain_starts_first(project, monkeypatch):
+    rules = {name: replace(rule, seconds=10) for name, rule in notebook_runs.RULES.items()}
+    rules["07_appendix_proofs"] = replace(rules["07_appendix_proofs"], seconds=15)
+    monkeypatch.setattr(notebook_runs, "RULES", rules)
+    priority = notebook_runs.priorities(studies.load_profile("quick"))
+    order = sorted(priority, key=priority.get, reverse=True)
+    # Others wait for the original models: 10 + 10 + 10 s. Of equal chains the study named first.
+    assert order[:3] == [("02_original_model", "a"), ("02_original_model", "b"), ("07_appendix_proofs", None)]
+    assert order[-1] == ("11_results", None) and len(set(priority.values())) == len(order)
 
 
 def test_a_typo_stops_the_workflow_before_any_work(workflow):
