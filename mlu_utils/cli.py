@@ -382,10 +382,12 @@ def _add_publish(commands) -> None:
 
 
 def _publish(options) -> int:
-    from mlu_utils import notebook_runs, studies
+    from mlu_utils import front_page, notebook_runs, studies
 
     for path in notebook_runs.publish(studies.load_profile(options.profile)):
         print(f"published {path.relative_to(paths.ROOT)}")
+    front_page.update()
+    print("README.md: the table of results is that of figures/")
     return 0
 
 

@@ -32,6 +32,7 @@ IMPORT_ORDER = (
     "consistency",
     "claims",
     "diagram",
+    "front_page",
     "experiments",
     "tuning",
     "studies",
