@@ -13,7 +13,7 @@ SMOKE   := build/smoke_notebooks
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help reproduce test lint lab notebooks publish clean
+.PHONY: help reproduce test bench lint lab notebooks publish clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ test: $(STAMP) ## unit tests, then every notebook in the smoke profile
 	@$(BIN)/python -m mlu_utils.cli prepare --profile smoke --fresh --into $(SMOKE)
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest $(SMOKE) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 		--nbval-kernel-startup-timeout=180 -p no:cacheprovider
+
+bench: $(STAMP) ## costs as ratios in one run: training beside a bare loop, scoring, methods
+	@$(BIN)/python -m pytest benchmarks -p no:cacheprovider --benchmark-columns=min,median,rounds
 
 lint: $(STAMP) ## ruff over modules, tests and notebooks
 	@$(BIN)/ruff check .
