@@ -142,6 +142,24 @@ def test_the_notebooks_explain_the_method_with_the_values_that_the_tables_use(no
     assert {name: parameters[name].default for name in shared} == {name: used[name] for name in shared}
 
 
+@pytest.mark.parametrize("max_epochs", [1, 2, 1000])
+@pytest.mark.parametrize("kind", tuning.VALIDATION_REQUESTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cut_of_passes_lowers_numbers_of_passes_only(method, kind, max_epochs):
+    defaults, tuned = METHODS[method].hyperparameters, tuning.chosen(method, kind)
+    cut = tuning.chosen(method, kind, max_epochs)
+    used, was = defaults | cut, defaults | tuned
+    counts = {name for name in defaults if name.endswith("epochs") and name != "decay_epochs"} | {"msteps"}
+    assert set(cut) == set(tuned) | counts & set(defaults)
+    for name, value in was.items():
+        assert used[name] == (min(value, max_epochs) if name in counts else value), name
+
+
+def test_no_passes_at_all_are_refused():
+    with pytest.raises(ValueError, match="max_epochs must be at least 1, or None .*, got 0"):
+        tuning.chosen("FT", "label", 0)
+
+
 def test_configurations_repeat_and_start_with_the_default():
     first, again = (list(tuning.configurations("SalUn", 12)) for _ in range(2))
     assert first == again and first[0] == {} and len(first) == 12
