@@ -225,6 +225,78 @@ def test_the_objective_by_hand():
     assert tuning._says_nothing(np.array([1.0, 0, 1, 0]), np.array([1.0, 1, 0, 0])) == 1
 
 
+# The secondary verification
+
+
+class Reads(torch.nn.Module):
+    """Its features are the images' mean colours times `gates`, its logits the second of them, for every label."""
+
+    def __init__(self, gates):
+        super().__init__()
+        self.register_buffer("gates", torch.tensor(gates))
+        self.fc = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.tensor([[0.0, 1.0, 0.0]]).expand(2, 3))
+            self.fc.bias.zero_()
+
+    def forward(self, x):
+        return self.fc(x.mean((2, 3)) * self.gates)
+
+
+@pytest.fixture
+def planted():
+    """Images that show the label `gone` in red, their being trained on in green and chance in blue."""
+    rng = np.random.default_rng(0)
+    labels, split = rng.integers(0, 2, 1200), np.arange(1200) % 3
+    chance = rng.integers(0, 50, (2, 1200))
+    colours = np.stack([labels * 255, (split == 0) * 200 + chance[0], chance[1]], 1)
+    table = data.ImageTable(
+        images=torch.tensor(colours, dtype=torch.uint8)[:, :, None, None].expand(-1, -1, 4, 4).contiguous(),
+        labels=torch.tensor(np.stack([labels, np.ones(1200)], 1), dtype=torch.float32),
+        label_names=("gone", "kept"),
+        identity=torch.arange(1200) // 6,
+        split=torch.tensor(split, dtype=torch.int8),
+        source="planted",
+    )
+    study = Study("o", "s", "planted", "none", "label:gone", 7)
+    study.__dict__["table"] = table  # a cached property, so that nothing is loaded
+    return study
+
+
+@pytest.mark.parametrize(
+    ("gates", "passed"),
+    [
+        ((1.0, 1.0, 1.0), [False, False, False]),
+        ((0.0, 1.0, 1.0), [True, True, False]),
+        ((1.0, 0.0, 1.0), [False, False, True]),
+        ((0.0, 0.0, 1.0), [True, True, True]),
+    ],
+    ids=["says all", "label gone", "images forgotten", "both gone"],
+)
+def test_verification_fails_on_what_the_model_gives_away(planted, gates, passed):
+    verdict = experiments.verify(planted, Reads(gates), Reads((0.0, 0.0, 1.0)), seed=0, num_resamples=50)
+    assert verdict.checks.check.tolist() == ["attribute_auc", "excess_auc", "membership_auc"]
+    assert verdict.checks.passed.tolist() == passed and verdict.passed == all(passed)
+
+
+def test_verification_leaves_the_forgotten_label_out_of_the_membership_attack(planted):
+    model = Reads((0.0, 1.0, 1.0))
+    values = [experiments.verify(planted, model, model, seed=0, num_resamples=50).checks.value.tolist()]
+    with torch.no_grad():
+        model.fc.weight[0] = -9.0  # row 0 is the forgotten label's
+    values.append(experiments.verify(planted, model, model, seed=0, num_resamples=50).checks.value.tolist())
+    assert values[0] == values[1] and values[0][1:] == [0.0, 1.0]
+
+
+def test_verification_refuses_used_shadow_data_and_requests_without_a_label(planted):
+    model = Reads((1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="400 shadow rows were used for learning or unlearning"):
+        experiments.verify(planted, model, model, used_splits=("train", "validation"), seed=0)
+    study = Study("o", "s", "digits", "small_cnn", "class:8", 7)
+    with pytest.raises(ValueError, match="verification reads a forgotten label, class:8 has none"):
+        experiments.verify(study, model, model, seed=0)
+
+
 # Ordered classes
 
 
