@@ -12,7 +12,6 @@ the paper prints percent.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import importlib.metadata
 import io
@@ -38,6 +37,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from mlu_utils import paths
+from mlu_utils.naming import choices
 
 # --- tidy scores
 # ----------------------------------------------------------------------------------------------
@@ -500,10 +500,9 @@ def method_style(method: str) -> MethodStyle:
         ValueError: names the methods there are and the nearest one.
     """
     if method not in METHOD_STYLES:
-        near = difflib.get_close_matches(method, METHOD_STYLES, n=1, cutoff=0.3)
         raise ValueError(
-            f"method {method!r} has no style{f', did you mean {near[0]!r}' if near else ''}? Known: "
-            f"{', '.join(METHOD_STYLES)}; a new method gets its row in reporting.METHOD_STYLES"
+            f"method {method!r} has no style: give a new method its row in reporting.METHOD_STYLES, or "
+            f"{choices(method, METHOD_STYLES)}"
         )
     return METHOD_STYLES[method]
 

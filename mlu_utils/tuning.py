@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from mlu_utils import experiments, paths
+from mlu_utils.naming import choices
 from mlu_utils.references import Recipe, Study, reference_model
 from mlu_utils.requests import entry_losses
 from mlu_utils.training import NonFiniteLossError, predict_logits
@@ -177,7 +178,7 @@ def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[d
         ValueError: a method without a space.
     """
     if method not in SPACES:
-        raise ValueError(f"{method} has nothing to search: choose one of {', '.join(SPACES)}")
+        raise ValueError(f"{method} has nothing to search: {choices(method, SPACES)}")
     generator = np.random.default_rng([seed, sorted(METHODS).index(method)])
     yield {}
     for _ in range(num_trials - 1):
@@ -245,7 +246,7 @@ def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) ->
         ValueError: unknown kind or method.
     """
     if kind not in VALIDATION_REQUESTS:
-        raise ValueError(f"no validation request for kind {kind!r}: choose one of {', '.join(VALIDATION_REQUESTS)}")
+        raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, VALIDATION_REQUESTS)}")
     wanted = VALIDATION_REQUESTS[kind]
     study = Study(
         profile="tuning",
