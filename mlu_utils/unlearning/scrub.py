@@ -12,7 +12,7 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, mean_over, retain_loss
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.training import predict_logits
+from mlu_utils.training import right_entries
 from mlu_utils.unlearning.descent import Batch, Sides, descend, sgd
 
 
@@ -170,19 +170,13 @@ def _rewind(
     like: torch.Tensor,
 ) -> None:
     """Load the state whose error on the entries to forget is nearest to the last one's on unseen ones."""
-    target = prediction_error(student, table, table.rows("validation"), like)
-    errors = []
+
+    def error(rows: torch.Tensor, chosen: torch.Tensor) -> float:
+        return float((~right_entries(student, table, rows, chosen)).float().mean())
+
+    target = error(table.rows("validation"), like)
+    distances = []
     for state in students:
         student.load_state_dict(state)
-        errors.append(abs(prediction_error(student, table, forget_rows, mask[forget_rows]) - target))
-    student.load_state_dict(students[errors.index(min(errors))])
-
-
-def prediction_error(model: nn.Module, table: ImageTable, rows: torch.Tensor, chosen: torch.Tensor) -> float:
-    """Return the share of the chosen entries (len(rows), K) that the model predicts wrongly; unknown ones left out."""
-    logits, labels = predict_logits(model, table, rows), table.labels[rows]
-    if table.is_multi_label:
-        wrong, chosen = (logits > 0) != (labels == 1), chosen & ~labels.isnan()
-    else:
-        wrong = (logits.argmax(1) != labels[:, 0])[:, None]
-    return float(wrong[chosen].float().mean())
+        distances.append(abs(error(forget_rows, mask[forget_rows]) - target))
+    student.load_state_dict(students[distances.index(min(distances))])
