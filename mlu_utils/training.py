@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import blocks, head
+from mlu_utils.naming import choices
 from mlu_utils.requests import retain_loss
 from mlu_utils.runtime import FP32, Precision
 
@@ -83,7 +84,7 @@ def fit(
     if num_epochs < 1:
         raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
     if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
     device = device_of(model)
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
     rows = rows_with_entries(table, table.rows("train") if rows is None else rows.cpu(), mask)
@@ -173,6 +174,24 @@ def predict(
         hook.remove()
         model.train(was_training)
     return torch.cat(logits), torch.cat(features)
+
+
+def right_entries(
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    chosen: torch.Tensor,
+    *,
+    precision: Precision = FP32,
+) -> torch.Tensor:
+    """Return for each known entry among the chosen ones, bool (len(rows), K), whether the model predicts it right.
+
+    Returns:
+        bool (number of these entries,): its mean is an accuracy, that of its opposite an error.
+    """
+    logits, labels = predict_logits(model, table, rows, precision=precision), table.labels[rows]
+    right = (logits > 0) == (labels > 0) if table.is_multi_label else logits.argmax(1, keepdim=True) == labels
+    return right[chosen & ~labels.isnan()]
 
 
 @torch.no_grad()

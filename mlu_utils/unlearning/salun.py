@@ -7,10 +7,11 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
+from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, forget_loss, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.unlearning import importance, selection
-from mlu_utils.unlearning.descent import Batch, Sides, both_logits, descend, sgd
+from mlu_utils.unlearning.descent import Batch, Sides, both_logits, descend, require_at_least, sgd
 
 SALIENCIES = ("absolute", "signed", "relative")
 
@@ -46,7 +47,7 @@ def saliency_mask(
     Source: Fan et al. (2024), equation 3; the threshold is set by the share, as in its public code.
     """
     if saliency not in SALIENCIES:
-        raise ValueError(f"unknown saliency {saliency!r}: choose one of {', '.join(SALIENCIES)}")
+        raise ValueError(f"unknown saliency {saliency!r}: {choices(saliency, SALIENCIES)}")
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
     options = {"batch_size": batch_size, "precision": precision}
@@ -105,13 +106,14 @@ def salun(
         precision: number format.
 
     Raises:
-        ValueError: see `saliency_mask`.
+        ValueError: see `saliency_mask`; num_epochs below 1.
 
     Source: Fan et al. (2024), SalUn, equations 3-5; defaults of its public code.
 
     Differs: images to forget and to keep in one step instead of one pass after the other, so that few images to
     forget are seen several times an epoch; batches of 64 instead of 256; absolute saliency by default.
     """
+    require_at_least("num_epochs", num_epochs, 1)
     mask = request.mask(table)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     sides = Sides(unlearned, table, mask, batch_size=batch_size, seed=seed, precision=precision)
