@@ -67,6 +67,7 @@ RULES: dict[str, NotebookRule] = {
     "07b_label_correlation": NotebookRule(
         needs=("02_original_model",), per_study=False, data=("tuning", "orl_attributes")
     ),
+    "07c_bounds_on_models": NotebookRule(needs=("02_original_model",), per_study=False, data=("tuning",)),
     "11_results": NotebookRule(
         needs=(
             "01_data_preparation",
@@ -77,6 +78,7 @@ RULES: dict[str, NotebookRule] = {
             "06_privacy_analysis",
             "07_appendix_proofs",
             "07b_label_correlation",
+            "07c_bounds_on_models",
         ),
         per_study=False,
         data=("reference",),
