@@ -266,7 +266,7 @@ def test_a_hyperparameter_changes_what_depends_on_it_and_nothing_else(project):
     assert changed_by(lambda: change_profile(project, studies=tau)) == {("04", "a"), ("11", None)}
     epochs = {"a": {"tau": 0.9}, "b": {"num_epochs": 8}}
     after = changed_by(lambda: change_profile(project, studies=epochs))
-    assert after == {("02", "b"), ("05", "b"), ("06", None), ("07b", None), ("11", None)}
+    assert after == {("02", "b"), ("05", "b"), ("06", None), ("07b", None), ("07c", None), ("11", None)}
 
 
 def test_code_changes_what_imports_it_even_indirectly(project):
@@ -279,7 +279,7 @@ def test_code_changes_what_imports_it_even_indirectly(project):
         edit(paths.NOTEBOOKS / "02_original_model.ipynb", "print(1)", "print(2)")
 
     upstream = {(number, study) for number in ("02", "05") for study in "ab"} | {("03", "a"), ("04", "a")}
-    assert changed_by(change_cell) == upstream | {("06", None), ("07b", None), ("11", None)}
+    assert changed_by(change_cell) == upstream | {("06", None), ("07b", None), ("07c", None), ("11", None)}
 
 
 def test_data_changes_what_declares_it(project):
@@ -541,7 +541,7 @@ def workflow(tmp_path_factory):
 
 
 def test_the_workflow_runs_what_is_needed_and_nothing_else(workflow):
-    root, everything = workflow.root, ["01", "02a", "02b", "03a", "04a", "05a", "05b", "06", "07", "07b", "11"]
+    root, everything = workflow.root, ["01", "02a", "02b", "03a", "04a", "05a", "05b", "06", "07", "07b", "07c", "11"]
 
     # A crash in the middle: what doesn't depend on it goes on.
     (root / "crash").write_text("03_weight_filtering")

@@ -20,9 +20,15 @@ from torch import nn
 
 from mlu_utils import theory
 from mlu_utils.data.batches import normalise
-from mlu_utils.theory import cases, steps
+from mlu_utils.requests import ForgetRequest
+from mlu_utils.theory import cases, models, steps
 from mlu_utils.theory import information as it
 from mlu_utils.theory.cases import Cases
+from mlu_utils.unlearning import METHODS
+from mlu_utils.unlearning.finetuning import constrained_finetune
+from mlu_utils.unlearning.importance import unflatten
+from mlu_utils.unlearning.selection import calibration_rows
+from mlu_utils.unlearning.weight_pruning import flat_weights, weight_pruning
 
 NUM_RANDOM = 5000
 
@@ -45,7 +51,7 @@ def random_joints(rng):
 
 
 def test_documented_examples():
-    for module in (it, cases, steps):
+    for module in (it, cases, models, steps):
         assert doctest.testmod(module).failed == 0
 
 
@@ -482,6 +488,15 @@ def test_t3_on_a_relu_network(table, dtype):
     assert same.change == same.mean_value == 0
 
 
+def test_t3_without_points_is_its_own_two_sides(table, model):
+    arguments = (model, changed(model), table, table.rows("test"))
+    full, sides = (theory.clamp_bound(*arguments, epsilon=0.1, num_points=n, **flat(model)) for n in (8, 0))
+    assert (sides.change, sides.row, sides.printed) == (full.change, full.row, full.printed)
+    assert full.mean_value > 0 and math.isnan(sides.mean_value) and math.isnan(sides.path_gap)
+    with pytest.raises(ValueError, match="num_points must be at least 0, got -1"):
+        theory.clamp_bound(*arguments, epsilon=0.1, num_points=-1, **flat(model))
+
+
 def test_t3_is_broken_by_a_zeroed_head_and_kept_by_a_generous_bound(table, model):
     zeroed = copy.deepcopy(model)
     nn.init.zeros_(zeroed.fc.weight)
@@ -517,6 +532,67 @@ def test_t2_promises_nothing_where_importances_are_infinite_or_equal(model):
     for scores in (importance.clone().masked_fill_(chosen, torch.inf), torch.ones_like(importance)):
         found = theory.pruning_privacy(scores, chosen, model, changed(model), decay=1.0, num_images=1)
         assert found.epsilon == math.inf and found.is_kept and math.isnan(found.noise_std)
+
+
+def test_a_neighbouring_table_differs_in_one_image(table):
+    row, by = int(table.rows("train")[1]), int(table.rows("test")[0])
+    before = table.sha256, table.images.clone()
+    other = theory.neighbouring_table(table, row, by)
+    assert table.sha256 == before[0] and torch.equal(table.images, before[1])
+    for name in ("images", "labels", "identity"):
+        old, new = getattr(table, name), getattr(other, name)
+        assert torch.equal(new[row], old[by])
+        kept = torch.arange(table.num_images) != row
+        assert torch.equal(new[kept].nan_to_num(-1.0), old[kept].nan_to_num(-1.0))
+    assert torch.equal(other.split, table.split) and other.sha256 != table.sha256
+    for bad in ((row, row), (-1, by), (row, table.num_images)):
+        with pytest.raises(ValueError, match="can't exchange image"):
+            theory.neighbouring_table(table, *bad)
+
+
+def test_pruning_sees_an_exchanged_image_if_and_only_if_it_was_drawn(table, model):
+    request, seed = ForgetRequest.parse("label:label0"), 3
+    options = {"seed": seed, "num_forget_images": 4, "num_retain_images": 6, "forget_share": 0.5, "steps_per_round": 0}
+    drawn = torch.cat(calibration_rows(table, request.mask(table), num_forget_images=4, num_retain_images=6, seed=seed))
+    train, by = table.rows("train"), int(table.rows("test")[0])
+    pruned = flat_weights(weight_pruning(model, table, request, **options))
+    for rows, is_same in ((drawn[:1], False), (train[~torch.isin(train, drawn)][:1], True)):
+        other = theory.neighbouring_table(table, int(rows), by)
+        assert torch.equal(flat_weights(weight_pruning(model, other, request, **options)), pruned) == is_same
+
+
+@pytest.mark.parametrize("reading", ["targeted", "printed"])
+@pytest.mark.parametrize("method", ["WF", "WP"])
+def test_no_steps_and_then_the_clamped_ones_are_the_method(table, model, method, reading):
+    # What the notebook about trained models rests on: modified weights can be had by asking for no fine-tuning.
+    request, seed, epsilon = ForgetRequest.parse("label:label0"), 3, 0.01
+    options = {"seed": seed, "reading": reading, "forget_share": 0.5, "num_rounds": 1, "epsilon": epsilon}
+    whole = METHODS[method].function(model, table, request, steps_per_round=2, **options)
+    modified = METHODS[method].function(model, table, request, steps_per_round=0, **options)
+    chosen = flat_weights(modified) != flat_weights(model)
+    assert chosen.any() and not chosen.all()
+    constrained_finetune(
+        modified,
+        table,
+        table.rows("train"),
+        request.mask(table),
+        unflatten(chosen, dict(model.named_parameters())),
+        num_steps=2,
+        epsilon=epsilon,
+        seed=seed,
+    )
+    assert torch.equal(flat_weights(modified), flat_weights(whole))
+
+
+def test_mcdiarmids_delta_bounds_a_mean_of_coins():
+    n = 20
+    heads = np.array([math.comb(n, k) for k in range(n + 1)]) / 2**n
+    for gamma in (0.1, 0.25, 0.5):
+        tail = heads[np.arange(n + 1) / n - 0.5 >= gamma - 1e-12].sum()
+        assert tail <= theory.mcdiarmid_delta(gamma, n, 1 / n)
+    assert theory.mcdiarmid_delta(0.3, n, [1e-9, 1e9]).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="change_per_image must be above 0"):
+        theory.mcdiarmid_delta(0.3, n, [0.1, 0.0])
 
 
 def test_t4_on_networks(table, model):
@@ -586,6 +662,13 @@ def test_leakage_of_a_logit_lies_between_what_is_shown_and_the_entropy():
     backwards = theory.label_leakage(-z, labels)
     assert backwards.success.value == pytest.approx(1 - found.success.value)
     assert backwards.shown == pytest.approx(found.shown)
+
+
+def test_a_constant_logit_says_nothing():
+    labels = np.arange(60) % 3 == 0
+    found = theory.label_leakage(np.full(60, 0.25), labels.astype(int))
+    assert found.nearest_neighbours == found.binned == it.Interval(0, 0, 0)
+    assert found.success.value == pytest.approx(1 / 3) and found.shown == pytest.approx(0, abs=1e-12)
 
 
 def test_a_random_networks_logit_says_little_about_a_label():

@@ -5,7 +5,14 @@
 """
 
 from mlu_utils.theory import cases, information
-from mlu_utils.theory.models import clamp_bound, label_leakage, pruning_privacy, retrain_bound
+from mlu_utils.theory.models import (
+    clamp_bound,
+    label_leakage,
+    mcdiarmid_delta,
+    neighbouring_table,
+    pruning_privacy,
+    retrain_bound,
+)
 from mlu_utils.theory.statements import CLAIMS, FORMS, STATEMENTS, VERDICTS, claims_of, judge, verdict_table
 from mlu_utils.theory.steps import STEPS, report
 
@@ -21,6 +28,8 @@ __all__ = [
     "information",
     "judge",
     "label_leakage",
+    "mcdiarmid_delta",
+    "neighbouring_table",
     "pruning_privacy",
     "report",
     "retrain_bound",

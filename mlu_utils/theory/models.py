@@ -7,7 +7,7 @@ images. Nothing here trains, and no model is changed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,30 @@ def _require_flat(name: str, values: torch.Tensor, model: nn.Module) -> None:
 
 
 # --- T2 -----------------------------------------------------------------------------------------------------
+
+
+def neighbouring_table(table: ImageTable, row: int, by: int) -> ImageTable:
+    """Return a copy of the table in which one image, with its labels and person, is exchanged for another.
+
+    Rows, splits and their number stay, so a method with the same seed draws the same rows from both tables; with one
+    image less it would draw others, and the comparison would show the sample instead of the image.
+
+    Args:
+        table: the data.
+        row: the image that goes.
+        by: the image that takes its place; it stays where it is, too, so take one that nobody trains on.
+
+    Raises:
+        ValueError: a row outside the table, or exchanged for itself.
+    """
+    if not (0 <= row < table.num_images and 0 <= by < table.num_images) or row == by:
+        raise ValueError(
+            f"can't exchange image {row} for {by}: both must lie in 0..{table.num_images - 1} and be different"
+        )
+    columns = {name: getattr(table, name).clone() for name in ("images", "labels", "identity")}
+    for values in columns.values():
+        values[row] = values[by].clone()
+    return replace(table, **columns, source=f"{table.source}, image {row} exchanged for {by}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +135,8 @@ class ClampBound:
 
     change: the largest |f_w'(x) - f_w0(x)|_2 over the images, at `row`. printed: epsilon sqrt(sum S^2).
     mean_value: the largest over images of max_t |J(w_t) (w' - w0)|_2, t at `num_points` points of the path.
-    path_gap: largest distance between the change and the path's integral: the error of those points.
+    path_gap: largest distance between the change and the path's integral: the error of those points. Both are nan
+    without points.
     """
 
     change: float
@@ -144,12 +169,13 @@ def clamp_bound(
         sensitivity: S(w) = |dL/dw|, flat.
         chosen: bool, flat, W_j: the weights that were modified.
         epsilon: half-width of the clamp.
-        num_points: points of the straight path from w0 to w', middles of equal parts.
+        num_points: points of the straight path from w0 to w', middles of equal parts; each costs about two forward
+            passes. 0: T3's own sides only.
         batch_size: images a forward pass.
 
     Raises:
         ValueError: flat tensors or models that don't fit together, other buffers (BatchNorm statistics) in one than in
-            the other, a model in train mode, or no row.
+            the other, a model in train mode, no row, or num_points below 0.
 
     Source: Hossain et al. (2025), Theorem 3; Rudin (1976), Theorem 5.19: |f(1) - f(0)| <= sup |f'(t)|.
 
@@ -158,6 +184,8 @@ def clamp_bound(
     """
     for name, values in (("sensitivity", sensitivity), ("chosen", chosen)):
         _require_flat(name, values, original)
+    if num_points < 0:
+        raise ValueError(f"num_points must be at least 0, got {num_points}")
     start, end = _path_ends(original, unlearned)
     step = {name: end[name] - start[name] for name in start}
     dtype, device = next(original.parameters()).dtype, device_of(original)
@@ -174,8 +202,9 @@ def clamp_bound(
             for i in range(num_points):
                 here = {name: start[name] + (i + 0.5) / num_points * step[name] for name in start}
                 derivatives.append(jvp(output, (here,), (step,))[1])
-        derivatives = torch.stack(derivatives)  # (T, B, C)
         changes.append(change.norm(dim=1))
+        # Without points one nan stands for every derivative, and nan is what comes out.
+        derivatives = torch.stack(derivatives or [change * torch.nan])  # (T, B, C)
         slopes.append(derivatives.norm(dim=2).amax(0))
         gaps.append((derivatives.mean(0) - change).norm(dim=1))
     changes = torch.cat(changes)
@@ -205,6 +234,28 @@ def _path_ends(original: nn.Module, unlearned: nn.Module) -> tuple[dict, dict]:
 
 
 # --- T4 -----------------------------------------------------------------------------------------------------
+
+
+def mcdiarmid_delta(gamma: ArrayLike, num_images: int, change_per_image: ArrayLike) -> np.ndarray:
+    """Return exp(-2 gamma^2 / (n c^2)), T4's delta: 1 promises nothing, 0 is certain.
+
+    Args:
+        gamma: >= 0.
+        num_images: n, training images.
+        change_per_image: c, what one training image changes the distance by at most, > 0.
+
+    Raises:
+        ValueError: change_per_image not above 0.
+
+    Source: McDiarmid (1989), with the same c for every image.
+
+    Example:
+        >>> float(mcdiarmid_delta(1.0, 50, 0.2).round(4))
+        0.3679
+    """
+    if not np.all(np.asarray(change_per_image) > 0):
+        raise ValueError(f"change_per_image must be above 0, got {change_per_image}: measure it by exchanging images")
+    return np.exp(-2 * np.square(gamma) / (num_images * np.square(change_per_image)))
 
 
 @dataclass(frozen=True)
@@ -262,8 +313,6 @@ def retrain_bound(
     Differs: |w| is taken of the original weights, those that unlearning removes; of the modified ones gamma's first
     term is smaller. The paper gives no c.
     """
-    if not change_per_image > 0:
-        raise ValueError(f"change_per_image must be above 0, got {change_per_image}: measure it by leaving images out")
     for name, values in (("sensitivity", sensitivity), ("chosen", chosen)):
         _require_flat(name, values, original)
     if isinstance(influence, torch.Tensor):
@@ -271,13 +320,14 @@ def retrain_bound(
         influence = influence[chosen].double().abs()
     removed = (flat_weights(original)[chosen].double().abs() * influence).sum()
     gamma = float(removed) + epsilon * float(sensitivity[chosen].double().norm())
+    delta = float(mcdiarmid_delta(gamma, num_images, change_per_image))
     logits = [predict_logits(model, table, rows)[:, output].double() for model in (unlearned, retrained)]
     distances = (logits[0] - logits[1]).abs()
     return RetrainBound(
         distance=float(distances.max()),
         row=int(rows[int(distances.argmax())]),
         gamma=gamma,
-        delta=math.exp(-2 * gamma**2 / (num_images * change_per_image**2)),
+        delta=delta,
         share_within=it.share_interval(int((distances <= gamma).sum()), len(rows)),
     )
 
@@ -313,15 +363,21 @@ def label_leakage(
 
     Raises:
         ValueError: labels other than 0 and 1, or too few of a class for the estimates.
+
+    Differs: a constant, such as the logit of a head row set to 0, says 0 bits, and that is no estimate; nearest
+    neighbours don't exist among equal values.
     """
     values, labels = np.asarray(values, dtype=float), np.asarray(labels)
     if not np.isin(labels, (0, 1)).all():
         raise ValueError(f"labels must be 0 or 1, got {np.unique(labels)[:5]}: drop unknown ones first")
-    bits = [
-        it.Interval(*(x / it.BIT for x in (found.value, found.low, found.high)))
-        for estimator in (it.mutual_information_knn, it.mutual_information_binned)
-        for found in (it.estimate(estimator, values, labels, num_groups=num_groups),)
-    ]
+    if (values == values[0]).all():
+        bits = [it.Interval(0.0, 0.0, 0.0)] * 2
+    else:
+        bits = [
+            it.Interval(*(x / it.BIT for x in (found.value, found.low, found.high)))
+            for estimator in (it.mutual_information_knn, it.mutual_information_binned)
+            for found in (it.estimate(estimator, values, labels, num_groups=num_groups),)
+        ]
     success = it.share_interval(int(((values > threshold) == (labels == 1)).sum()), len(labels))
     prior = float(labels.mean())
     shown = float(it.fano_lower_bound(success.value, prior)) / it.BIT
