@@ -69,7 +69,7 @@ RULES: dict[str, NotebookRule] = {
     "07b_label_correlation": NotebookRule(
         seconds=200, needs=("02_original_model",), per_study=False, data=("tuning", "orl_attributes")
     ),
-    "07c_bounds_on_models": NotebookRule(needs=("02_original_model",), per_study=False, data=("tuning",)),
+    "07c_bounds_on_models": NotebookRule(seconds=60, needs=("02_original_model",), per_study=False, data=("tuning",)),
     "11_results": NotebookRule(
         seconds=15,
         needs=(
