@@ -26,6 +26,7 @@ IMPORT_ORDER = (
     "references",
     "unlearning",
     "scoring",
+    "shadows",
     "relearning",
     "theory",
     "reporting",
