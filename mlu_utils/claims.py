@@ -19,7 +19,6 @@ Rates are fractions in [0, 1] in scores and `Measured`, percent in the claims, b
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from mlu_utils.consistency import (
     longest_line,
     parse_printed,
 )
+from mlu_utils.naming import choices
 
 REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
@@ -568,8 +568,7 @@ def _require_matching_ids(
         raise ValueError(f"claims and checks of printed numbers differ: {sorted(checked ^ set(findings))}")
     for claim_id in measured:
         if claim_id not in kinds:
-            near = difflib.get_close_matches(claim_id, list(kinds), n=1)
-            raise ValueError(f"no claim {claim_id!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+            raise ValueError(f"no claim {claim_id!r}: {choices(claim_id, kinds)}")
         if claim_id in checked:
             raise ValueError(f"claim {claim_id!r} is checked by printed numbers alone: nothing to measure")
 

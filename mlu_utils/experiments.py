@@ -13,14 +13,16 @@ from torch import nn
 
 from mlu_utils.references import Study
 from mlu_utils.reporting import NOT_UNLEARNED, SCORE_COLUMNS
+from mlu_utils.scoring import audit, membership
 from mlu_utils.scoring.ordinal import reassign_removed_class
 from mlu_utils.scoring.probe import linear_probe
 from mlu_utils.scoring.utility import class_scores, label_scores
-from mlu_utils.training import predict, predict_logits
+from mlu_utils.training import predict, predict_logits, rows_with_entries
 from mlu_utils.unlearning import require_method, unlearn
 
 SCORED_SPLITS = ("train", "validation", "test")
 PROBE_SPLITS = ("train", "test")  # where the probe learns and is scored
+SHADOW_SPLITS = ("validation", "test")  # what the secondary verification looks at
 
 
 @dataclass(frozen=True)
@@ -201,3 +203,67 @@ def probabilities(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndar
     """Return the predicted probability of each label or class, (len(rows), num_outputs)."""
     logits = predict_logits(model, study.table, rows)
     return (logits.sigmoid() if study.table.is_multi_label else logits.softmax(1)).numpy()
+
+
+def verify(
+    study: Study,
+    model: nn.Module,
+    retrained: nn.Module,
+    *,
+    used_splits: Iterable[str] = ("train",),
+    max_attribute_auc: float = 0.6,
+    max_excess_auc: float = 0.05,
+    max_membership_auc: float = 0.6,
+    seed: int,
+    num_resamples: int = 300,
+) -> audit.Verification:
+    """Return the paper's secondary verification of a model that was asked to forget a label, on shadow data.
+
+    Shadow data are the images of `SHADOW_SPLITS` with a known retained label. The attribute attacker reads the
+    forgotten label from the penultimate features. The membership attacker tells training images from shadow images by
+    the loss on the retained labels: a label request removes no image, so that this attack may succeed, on Retrain as
+    well.
+
+    Args:
+        study: whose request asks for a label.
+        model: the unlearned model.
+        retrained: the retrained model, whose features are the mark.
+        used_splits: splits that training, calibration or fine-tuning saw.
+        max_attribute_auc, max_excess_auc, max_membership_auc: thresholds, see `audit.verify_unlearning`.
+        seed: of the attackers and the intervals.
+        num_resamples: of the intervals.
+
+    Raises:
+        ValueError: a request for anything but a label, used splits among the shadow data; see
+            `audit.verify_unlearning`.
+
+    Source: Hossain et al. (2025), Algorithm 1, step 7.
+
+    Differs: see `audit.verify_unlearning`.
+    """
+    if study.forget_request.kind != "label":
+        raise ValueError(f"verification reads a forgotten label, {study.request} has none: ask for label:<name>")
+    table, column = study.table, study.table.label_index(study.forget_request.name)
+    used, shadow, members = (
+        rows_with_entries(table, torch.cat([table.rows(s) for s in splits]), study.mask)
+        for splits in (used_splits, SHADOW_SPLITS, ("train",))
+    )
+    audit.refuse_used_rows(shadow.numpy(), used.numpy())
+    rows = torch.cat([members, shadow])
+    logits, features = predict(model, table, rows)
+    features, labels = features[len(members) :], table.labels[rows].numpy()
+    phi = membership.label_confidence(np.delete(logits.numpy(), column, 1), np.delete(labels, column, 1))
+    scores = -membership.confidence_loss(phi)
+    return audit.verify_unlearning(
+        features.numpy(),
+        (features if retrained is model else predict(retrained, table, shadow)[1]).numpy(),
+        labels[len(members) :, column],
+        identity=table.identity[shadow].numpy(),
+        member_scores=scores[: len(members)],
+        shadow_scores=scores[len(members) :],
+        max_attribute_auc=max_attribute_auc,
+        max_excess_auc=max_excess_auc,
+        max_membership_auc=max_membership_auc,
+        seed=seed,
+        num_resamples=num_resamples,
+    )

@@ -12,7 +12,6 @@ the paper prints percent.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import importlib.metadata
 import io
@@ -38,6 +37,7 @@ from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from mlu_utils import paths
+from mlu_utils.naming import choices
 
 # --- tidy scores
 # ----------------------------------------------------------------------------------------------
@@ -500,10 +500,9 @@ def method_style(method: str) -> MethodStyle:
         ValueError: names the methods there are and the nearest one.
     """
     if method not in METHOD_STYLES:
-        near = difflib.get_close_matches(method, METHOD_STYLES, n=1, cutoff=0.3)
         raise ValueError(
-            f"method {method!r} has no style{f', did you mean {near[0]!r}' if near else ''}? Known: "
-            f"{', '.join(METHOD_STYLES)}; a new method gets its row in reporting.METHOD_STYLES"
+            f"method {method!r} has no style: give a new method its row in reporting.METHOD_STYLES, or "
+            f"{choices(method, METHOD_STYLES)}"
         )
     return METHOD_STYLES[method]
 
@@ -572,6 +571,21 @@ def _new_figure(**options: object) -> Figure:
     figure = plt.figure(layout="constrained", **options)
     plt.close(figure)
     return figure
+
+
+def _legend_on_top(figure: Figure, handles: Sequence, title: str | None) -> None:
+    """Put one legend above all panels, in as many columns as fit, with the figure's title as its heading.
+
+    A suptitle would be laid over the legend: the layout keeps room for the taller of the two only.
+    """
+    for num_columns in range(len(handles), 0, -1):
+        legend = figure.legend(
+            handles=handles, title=title, title_fontsize="large", loc="outside upper center", ncols=num_columns,
+            fontsize=8, frameon=False,
+        )  # fmt: skip
+        if num_columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 # --- figures
@@ -1191,13 +1205,14 @@ def attack_intervals(
         raise ValueError("the attack table has no rows: run the attacks first")
     panels, models = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table["model"]))
     attackers = list(dict.fromkeys(table["attacker"])) if "attacker" in table else [None]
-    figure = _new_figure(figsize=(2.3 * len(panels) + 1.6, 0.27 * len(models) + 1.5))
+    height = 0.135 * max(2, len(attackers)) * len(models) + 1.7
+    figure = _new_figure(figsize=(max(6.0, 2.3 * len(panels) + 1.6), height))
     axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
     for ax, name in zip(axes, panels, strict=True):
         part = table[table[panel] == name]
         for number, attacker in enumerate(attackers):
             own = part if attacker is None else part[part["attacker"] == attacker]
-            offset = 0.0 if len(attackers) == 1 else (number - (len(attackers) - 1) / 2) * 0.32
+            offset = (number - (len(attackers) - 1) / 2) * min(0.32, 0.8 / len(attackers))
             for row in own.to_dict("records"):
                 y = models.index(row["model"]) + offset
                 colour = METHOD_STYLES[row["model"]].colour if row["model"] in METHOD_STYLES else "0.45"
@@ -1221,9 +1236,7 @@ def attack_intervals(
             Line2D([], [], color="w", marker="os^D"[i], mfc="0.5", mec="k", label=str(a))
             for i, a in enumerate(attackers)
         ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8, frameon=False)
-    if title is not None:
-        figure.suptitle(title)
+    _legend_on_top(figure, handles, title)
     return figure
 
 
@@ -1286,7 +1299,9 @@ def entropy_distributions(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Distributions of the logarithm of the output's entropy: the paper's Figure 2, on shared axes, nothing rescaled.
+    """Distributions of the logarithm of the output's entropy: the paper's Figure 2, one pair of axes a row.
+
+    Nothing is rescaled: the panels of a row have the same limits. Tasks lie too far apart for limits in common.
 
     Args:
         rows: task (a row of panels) -> model (a column) -> group, such as train, test, unseen -> log entropies.
@@ -1299,8 +1314,8 @@ def entropy_distributions(
     models = list(dict.fromkeys(model for task in rows.values() for model in task))
     if not models or any(list(task) != models for task in rows.values()):
         raise ValueError("every task needs the same models, in the same order, and there must be one")
-    figure = _new_figure(figsize=(2.05 * len(models) + 0.8, 2.2 * len(rows) + 0.5))
-    axes = figure.subplots(len(rows), len(models), sharex=True, sharey="row", squeeze=False)
+    figure = _new_figure(figsize=(max(4.5, 2.05 * len(models) + 0.8), 2.3 * len(rows) + 0.7))
+    axes = figure.subplots(len(rows), len(models), sharex="row", sharey="row", squeeze=False)
     looks = {"train": ("#0b5ea6", "-"), "test": ("#f08c1e", "--"), "unseen": ("#111111", ":")}
     for line, (task, columns) in zip(axes, rows.items(), strict=True):
         everything = np.concatenate([np.asarray(v) for groups in columns.values() for v in groups.values()])
@@ -1320,10 +1335,7 @@ def entropy_distributions(
         top = line[0].get_ylim()[1]
         line[0].set_ylim(0, top * 1.3)  # room for the numbers
     figure.supxlabel("log of the output's entropy (nats)", fontsize=9)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=8, frameon=False)
-    if title is not None:
-        figure.suptitle(title)
+    _legend_on_top(figure, axes[0, 0].get_legend_handles_labels()[0], title)
     return figure
 
 

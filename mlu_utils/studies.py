@@ -6,7 +6,6 @@ and checks its form. Whether a name is a parameter of a notebook is checked by `
 Nothing here may import torch: the engine reads profiles to find out that there is nothing to do.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from mlu_utils import paths
+from mlu_utils.naming import choices
 
 PROFILE_KEYS = ("profile", "publish_study", "step_studies", "defaults", "notebooks", "studies")
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -59,13 +59,6 @@ class Profile:
         if name not in self.studies:
             raise ValueError(f"unknown study {name!r} in profile {self.name!r}: {choices(name, self.studies)}")
         return self.studies[name]
-
-
-def choices(value: str, known) -> str:
-    """Return the text `it must be one of ...; did you mean ...?` for an error message."""
-    known = sorted(known)
-    near = difflib.get_close_matches(str(value), known, n=1)
-    return f"it must be one of {', '.join(known) or '(none)'}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def profile_names(folder: Path | None = None) -> tuple[str, ...]:

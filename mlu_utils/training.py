@@ -16,6 +16,7 @@ from tqdm import tqdm
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import blocks, head
+from mlu_utils.naming import choices
 from mlu_utils.requests import retain_loss
 from mlu_utils.runtime import FP32, Precision
 
@@ -83,7 +84,7 @@ def fit(
     if num_epochs < 1:
         raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
     if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
     device = device_of(model)
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
     rows = rows_with_entries(table, table.rows("train") if rows is None else rows.cpu(), mask)

@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from mlu_utils import experiments, paths
+from mlu_utils.naming import choices
 from mlu_utils.references import Recipe, Study, reference_model
 from mlu_utils.requests import entry_losses
 from mlu_utils.training import NonFiniteLossError, predict_logits
@@ -118,9 +119,10 @@ VALIDATION_REQUESTS = {
 }
 # Kinds without a search of their own take the values of the nearest.
 NEAREST_KIND = {"people": "images", "partial": "label"}
+PASSES = ("num_epochs", "impair_epochs", "repair_epochs", "msteps")  # hyperparameters that count passes over images
 
 
-def chosen(method: str, kind: str) -> dict:
+def chosen(method: str, kind: str, max_epochs: int | None = None) -> dict:
     """Return the hyperparameters that the search chose for this kind of request; {} for a method without any to search.
 
     Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its
@@ -130,14 +132,23 @@ def chosen(method: str, kind: str) -> dict:
     Args:
         method: a name in `METHODS`.
         kind: of request.
+        max_epochs: most passes over the images, at least 1; every number of passes above it is cut, where the method's
+            own default stands as well. None: as tuned.
 
     Raises:
         FileNotFoundError: this kind was never searched.
-        ValueError: unknown method, or one that was not part of the search.
+        ValueError: unknown method, or one that was not part of the search, or max_epochs below 1.
     """
-    require_method(method)
-    if method not in SPACES:
-        return {}
+    if max_epochs is not None and max_epochs < 1:
+        raise ValueError(f"max_epochs must be at least 1, or None for as many passes as tuned, got {max_epochs}")
+    defaults = require_method(method).hyperparameters
+    tuned = _tuned(method, kind) if method in SPACES else {}
+    if max_epochs is None:
+        return tuned
+    return tuned | {name: min((defaults | tuned)[name], max_epochs) for name in PASSES if name in defaults}
+
+
+def _tuned(method: str, kind: str) -> dict:
     trials = read_trials(NEAREST_KIND.get(kind, kind))
     own = trials[trials.method == method]
     if own.empty:
@@ -167,7 +178,7 @@ def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[d
         ValueError: a method without a space.
     """
     if method not in SPACES:
-        raise ValueError(f"{method} has nothing to search: choose one of {', '.join(SPACES)}")
+        raise ValueError(f"{method} has nothing to search: {choices(method, SPACES)}")
     generator = np.random.default_rng([seed, sorted(METHODS).index(method)])
     yield {}
     for _ in range(num_trials - 1):
@@ -235,7 +246,7 @@ def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) ->
         ValueError: unknown kind or method.
     """
     if kind not in VALIDATION_REQUESTS:
-        raise ValueError(f"no validation request for kind {kind!r}: choose one of {', '.join(VALIDATION_REQUESTS)}")
+        raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, VALIDATION_REQUESTS)}")
     wanted = VALIDATION_REQUESTS[kind]
     study = Study(
         profile="tuning",

@@ -51,7 +51,7 @@ def make_project(root):
     """Write a project with a small notebook for every rule, two studies and a package of its own."""
     for folder in ("notebooks", "profiles", "data/orl_attributes", "data/reference", "data/tuning", "mlu_utils"):
         (root / folder).mkdir(parents=True)
-    for name in ("__init__.py", "paths.py", "studies.py", "notebook_runs.py", "cli.py"):
+    for name in ("__init__.py", "naming.py", "paths.py", "studies.py", "notebook_runs.py", "cli.py"):
         (root / "mlu_utils" / name).write_bytes((paths.ROOT / "mlu_utils" / name).read_bytes())
     (root / "Snakefile").write_bytes((paths.ROOT / "Snakefile").read_bytes())
     (root / "mlu_utils" / "deep.py").write_text("VALUE = 1  # a comment\n")
@@ -205,7 +205,7 @@ def test_a_malformed_profile_is_refused(project, text, message):
 def test_unknown_names_list_the_known_ones(project):
     with pytest.raises(ValueError, match="unknown profile 'quik'.*quick.*did you mean 'quick'"):
         studies.load_profile("quik")
-    with pytest.raises(ValueError, match="unknown study 'c' in profile 'quick': it must be one of a, b"):
+    with pytest.raises(ValueError, match="unknown study 'c' in profile 'quick': choose one of a, b"):
         job(study="c")
     with pytest.raises(ValueError, match="unknown notebook '02_orignal_model'.*did you mean '02_original_model'"):
         job("02_orignal_model")

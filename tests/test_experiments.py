@@ -70,7 +70,7 @@ def test_all_methods_make_one_table(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "SCRUBB", *DIGITS], "unknown method 'SCRUBB' (did you mean 'SCRUB'?)"),
+        (["--method", "SCRUBB", *DIGITS], "did you mean 'SCRUB'?"),
         (["--method", "WP", *DIGITS, "--reading", "targetted"], "unknown reading 'targetted' of WP: choose one of"),
         (["--method", "WP", "--dataset", "digits", "--label", "11", "--profile", "smoke"], "unknown class '11'"),
         (["--method", "WP", "--dataset", "digitz", "--label", "3"], "did you mean 'digits'?"),
@@ -142,6 +142,24 @@ def test_the_notebooks_explain_the_method_with_the_values_that_the_tables_use(no
     assert {name: parameters[name].default for name in shared} == {name: used[name] for name in shared}
 
 
+@pytest.mark.parametrize("max_epochs", [1, 2, 1000])
+@pytest.mark.parametrize("kind", tuning.VALIDATION_REQUESTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cut_of_passes_lowers_numbers_of_passes_only(method, kind, max_epochs):
+    defaults, tuned = METHODS[method].hyperparameters, tuning.chosen(method, kind)
+    cut = tuning.chosen(method, kind, max_epochs)
+    used, was = defaults | cut, defaults | tuned
+    counts = {name for name in defaults if name.endswith("epochs") and name != "decay_epochs"} | {"msteps"}
+    assert set(cut) == set(tuned) | counts & set(defaults)
+    for name, value in was.items():
+        assert used[name] == (min(value, max_epochs) if name in counts else value), name
+
+
+def test_no_passes_at_all_are_refused():
+    with pytest.raises(ValueError, match="max_epochs must be at least 1, or None .*, got 0"):
+        tuning.chosen("FT", "label", 0)
+
+
 def test_configurations_repeat_and_start_with_the_default():
     first, again = (list(tuning.configurations("SalUn", 12)) for _ in range(2))
     assert first == again and first[0] == {} and len(first) == 12
@@ -205,6 +223,78 @@ def test_the_objective_by_hand():
     assert tuning.objective(study, Always(8)) == {"objective": 0, "retained_accuracy": 0, "forgetting": 0}
     assert tuning._says_nothing(np.array([1.0, 0, math.nan]), np.array([1.0, 0, 5])) == 0
     assert tuning._says_nothing(np.array([1.0, 0, 1, 0]), np.array([1.0, 1, 0, 0])) == 1
+
+
+# The secondary verification
+
+
+class Reads(torch.nn.Module):
+    """Its features are the images' mean colours times `gates`, its logits the second of them, for every label."""
+
+    def __init__(self, gates):
+        super().__init__()
+        self.register_buffer("gates", torch.tensor(gates))
+        self.fc = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.tensor([[0.0, 1.0, 0.0]]).expand(2, 3))
+            self.fc.bias.zero_()
+
+    def forward(self, x):
+        return self.fc(x.mean((2, 3)) * self.gates)
+
+
+@pytest.fixture
+def planted():
+    """Images that show the label `gone` in red, their being trained on in green and chance in blue."""
+    rng = np.random.default_rng(0)
+    labels, split = rng.integers(0, 2, 1200), np.arange(1200) % 3
+    chance = rng.integers(0, 50, (2, 1200))
+    colours = np.stack([labels * 255, (split == 0) * 200 + chance[0], chance[1]], 1)
+    table = data.ImageTable(
+        images=torch.tensor(colours, dtype=torch.uint8)[:, :, None, None].expand(-1, -1, 4, 4).contiguous(),
+        labels=torch.tensor(np.stack([labels, np.ones(1200)], 1), dtype=torch.float32),
+        label_names=("gone", "kept"),
+        identity=torch.arange(1200) // 6,
+        split=torch.tensor(split, dtype=torch.int8),
+        source="planted",
+    )
+    study = Study("o", "s", "planted", "none", "label:gone", 7)
+    study.__dict__["table"] = table  # a cached property, so that nothing is loaded
+    return study
+
+
+@pytest.mark.parametrize(
+    ("gates", "passed"),
+    [
+        ((1.0, 1.0, 1.0), [False, False, False]),
+        ((0.0, 1.0, 1.0), [True, True, False]),
+        ((1.0, 0.0, 1.0), [False, False, True]),
+        ((0.0, 0.0, 1.0), [True, True, True]),
+    ],
+    ids=["says all", "label gone", "images forgotten", "both gone"],
+)
+def test_verification_fails_on_what_the_model_gives_away(planted, gates, passed):
+    verdict = experiments.verify(planted, Reads(gates), Reads((0.0, 0.0, 1.0)), seed=0, num_resamples=50)
+    assert verdict.checks.check.tolist() == ["attribute_auc", "excess_auc", "membership_auc"]
+    assert verdict.checks.passed.tolist() == passed and verdict.passed == all(passed)
+
+
+def test_verification_leaves_the_forgotten_label_out_of_the_membership_attack(planted):
+    model = Reads((0.0, 1.0, 1.0))
+    values = [experiments.verify(planted, model, model, seed=0, num_resamples=50).checks.value.tolist()]
+    with torch.no_grad():
+        model.fc.weight[0] = -9.0  # row 0 is the forgotten label's
+    values.append(experiments.verify(planted, model, model, seed=0, num_resamples=50).checks.value.tolist())
+    assert values[0] == values[1] and values[0][1:] == [0.0, 1.0]
+
+
+def test_verification_refuses_used_shadow_data_and_requests_without_a_label(planted):
+    model = Reads((1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="400 shadow rows were used for learning or unlearning"):
+        experiments.verify(planted, model, model, used_splits=("train", "validation"), seed=0)
+    study = Study("o", "s", "digits", "small_cnn", "class:8", 7)
+    with pytest.raises(ValueError, match="verification reads a forgotten label, class:8 has none"):
+        experiments.verify(study, model, model, seed=0)
 
 
 # Ordered classes

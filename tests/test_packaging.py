@@ -16,6 +16,7 @@ from mlu_utils.notebook_runs import imported_modules
 
 # A room imports only from rooms before it (and from its own).
 IMPORT_ORDER = (
+    "naming",
     "paths",
     "runtime",
     "data",

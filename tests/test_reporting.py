@@ -347,7 +347,7 @@ def test_methods_can_be_told_apart():
 def test_names_and_arrows():
     assert reporting.method_display("WF") == "WF"
     assert reporting.method_display("WF", "printed") == "WF (as printed)"
-    with pytest.raises(ValueError, match="'Salun' has no style, did you mean 'SalUn'"):
+    with pytest.raises(ValueError, match="'Salun' has no style: .*did you mean 'SalUn'"):
         reporting.method_style("Salun")
     assert reporting.arrow("lower") == "\u2193 better"
     with pytest.raises(ValueError, match="better is 'up': expected one of higher, lower, retrain"):
@@ -418,13 +418,13 @@ def trade_off_scores():
     return pd.DataFrame(rows)
 
 
-def attack_rows():
+def attack_rows(inputs=("logits", "features"), attackers=("linear", "mlp")):
     return pd.DataFrame(
         [
             {"model": model, "input": name, "attacker": attacker, "auc": 0.7, "auc_low": 0.6, "auc_high": 0.8}
             for model in ("Retrain", "WP", "Random network")
-            for name in ("logits", "features")
-            for attacker in ("linear", "mlp")
+            for name in inputs
+            for attacker in attackers
         ]
     )
 
@@ -471,6 +471,57 @@ def test_attack_intervals_draws_every_row_and_retrain_as_a_line():
         assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [0.7]
     with pytest.raises(ValueError, match="no rows"):
         reporting.attack_intervals(attack_rows()[:0])
+
+
+def heading_is_clear(figure):
+    """The legend is inside the figure, above all panels, and no title of its own overlaps it."""
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box, page = legend.get_window_extent(), figure.bbox
+    is_inside = page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+    entries = [text.get_window_extent() for text in legend.get_texts()]
+    titles = [text for text in (legend.get_title(), figure._suptitle) if text is not None and text.get_text()]
+    is_apart = not any(title.get_window_extent().overlaps(entry) for title in titles for entry in entries)
+    return is_inside and is_apart and all(ax.get_tightbbox().y1 <= box.y0 for ax in figure.axes)
+
+
+MANY = ("linear", "a threshold for each class", "loss of a reference network", "mlp")
+
+
+@pytest.mark.parametrize("title", [None, "Attribute inference on a data set with a name"])
+@pytest.mark.parametrize("attackers", [("linear",), ("linear", "mlp"), MANY], ids=len)
+@pytest.mark.parametrize("num_panels", [1, 2, 3])
+def test_the_legend_of_attack_intervals_is_whole_and_clear_of_the_title(num_panels, attackers, title):
+    inputs = ("logits", "features", "labels")[:num_panels]
+    figure = reporting.attack_intervals(attack_rows(inputs, attackers), title=title)
+    assert figure.get_figwidth() >= 6 and heading_is_clear(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Retrain", "no information", *attackers]
+    assert figure.legends[0].get_title().get_text() == (title or "")
+
+
+def test_the_check_of_a_heading_can_fail():
+    figure = reporting.attack_intervals(attack_rows())
+    figure.suptitle("A title in the legend's place")
+    assert not heading_is_clear(figure)
+
+
+def test_the_rows_of_entropy_distributions_have_limits_of_their_own():
+    rng = np.random.default_rng(0)
+    tasks = {
+        task: {
+            model: {group: rng.normal(mean + shift, sd, 50) for group in ("train", "unseen")}
+            for shift, model in enumerate(("Original", "WF", "WP"))
+        }
+        for task, mean, sd in (("labels", -1, 0.1), ("classes", -9, 2))
+    }
+    figure = reporting.entropy_distributions(tasks, {}, title="Two tasks")
+    assert heading_is_clear(figure)
+    above, below = ({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes[row : row + 3]} for row in (0, 3))
+    assert len(above) == len(below) == 1, "panels of one row differ in their limits"
+    for limits, row in ((above, "labels"), (below, "classes")):
+        values = np.concatenate([v for groups in tasks[row].values() for v in groups.values()])
+        ((low, high), _) = next(iter(limits))
+        assert high - low < 1.2 * np.ptp(values), "the other row's values squeeze this one"
 
 
 def test_entropy_distributions_share_axes_and_rescale_nothing():

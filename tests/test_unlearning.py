@@ -165,9 +165,7 @@ def test_an_empty_and_a_whole_request_are_refused(name, reading):
 
 def test_unknown_method_and_hyperparameter():
     model, table, request = tiny_model(), tiny_table(), ForgetRequest.parse("label:label1")
-    with pytest.raises(
-        ValueError, match=r"unknown method 'Retrian' \(did you mean 'Retrain'\?\): choose one of Retrain, "
-    ):
+    with pytest.raises(ValueError, match="unknown method 'Retrian': choose one of Retrain, .*; did you mean 'Retrain'"):
         unlearn("Retrian", model, table, request, seed=0)
     with pytest.raises(ValueError, match="WP has no hyperparameter forget_shares, zeta: it takes reading, "):
         unlearn("WP", model, table, request, seed=0, zeta=1, forget_shares=0.1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 
 from mlu_utils.data import digits, folder, orl, synthages, synthfaces
 from mlu_utils.data.table import LABEL_ALIASES, SPLITS, ImageTable
+from mlu_utils.naming import choices
 
 DATASETS: dict[str, Callable[..., ImageTable]] = {
     "orl": orl.load,
@@ -33,9 +33,6 @@ def load(name: str, **options) -> ImageTable:
         return DATASETS[name](**options)
     if Path(name).is_dir():
         return folder.load(folder=name, **options)
-    near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.5)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(
-        f"unknown data set {name!r}{hint}: choose one of {', '.join(DATASETS)}, "
-        "or the path of a folder with a labels.csv"
+        f"unknown data set {name!r}: give the path of a folder with a labels.csv, or {choices(name, DATASETS)}"
     )

@@ -6,13 +6,14 @@ file or moves data to a device.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+
+from mlu_utils.naming import choices
 
 SPLITS = ("train", "validation", "test", "unseen")
 
@@ -128,7 +129,7 @@ class ImageTable:
             ValueError: no such split.
         """
         if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+            raise ValueError(f"unknown split {split!r}: {choices(split, SPLITS)}")
         return torch.nonzero(self.split == SPLITS.index(split)).flatten()
 
     def label_index(self, name: str) -> int:
@@ -163,6 +164,4 @@ def name_index(name: str, known: tuple[str, ...], what: str) -> int:
     """
     if name in known:
         return known.index(name)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(known)}{hint}")
+    raise ValueError(f"unknown {what} {name!r}: {choices(name, known)}")

@@ -6,7 +6,6 @@ leaves its input untouched; same seed, same result; no printing, saving or scori
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mlu_utils.data.table import ImageTable
+from mlu_utils.naming import choices
 from mlu_utils.requests import KINDS, ForgetRequest
 from mlu_utils.runtime import Timer, peak_memory_mib
 from mlu_utils.training import device_of
@@ -79,9 +79,7 @@ def require_method(name: str) -> Method:
         ValueError: unknown method; the message lists the known ones and the nearest.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.4)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown method {name!r}{hint}: choose one of {', '.join(METHODS)}")
+        raise ValueError(f"unknown method {name!r}: {choices(name, METHODS)}")
     return METHODS[name]
 
 

@@ -28,6 +28,7 @@ from torch import nn
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
+from mlu_utils.naming import choices
 from mlu_utils.requests import entry_losses, forget_loss, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import device_of
@@ -159,7 +160,7 @@ def diagonal_hessian(
     Differs: the paper does not say how it gets H_ii.
     """
     if method not in HESSIANS:
-        raise ValueError(f"unknown Hessian method {method!r}: choose one of {', '.join(HESSIANS)}")
+        raise ValueError(f"unknown Hessian method {method!r}: {choices(method, HESSIANS)}")
     if method == "squared_minibatch":
         statistics = gradient_statistics(model, table, rows, mask, loss=loss, batch_size=batch_size)
         return unflatten(statistics.mean_square, dict(model.named_parameters()))

@@ -17,6 +17,7 @@ from torch import nn
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import head
+from mlu_utils.naming import choices
 from mlu_utils.requests import entry_losses
 from mlu_utils.training import device_of
 from mlu_utils.unlearning.importance import output_gradient
@@ -59,7 +60,7 @@ def image_influence(
     the Gauss-Newton matrix or the last layer in place of the full Hessian, which is indefinite.
     """
     if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}: choose one of {', '.join(SOLVERS)}")
+        raise ValueError(f"unknown solver {solver!r}: {choices(solver, SOLVERS)}")
     if damping <= 0:
         raise ValueError(f"damping must be positive (H may be singular), got {damping}")
     if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):

@@ -7,6 +7,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
+from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, forget_loss, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.unlearning import importance, selection
@@ -46,7 +47,7 @@ def saliency_mask(
     Source: Fan et al. (2024), equation 3; the threshold is set by the share, as in its public code.
     """
     if saliency not in SALIENCIES:
-        raise ValueError(f"unknown saliency {saliency!r}: choose one of {', '.join(SALIENCIES)}")
+        raise ValueError(f"unknown saliency {saliency!r}: {choices(saliency, SALIENCIES)}")
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")
     options = {"batch_size": batch_size, "precision": precision}

@@ -13,6 +13,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import head
+from mlu_utils.naming import choices
 from mlu_utils.training import rows_with_entries
 
 # printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control, which
@@ -23,7 +24,7 @@ READINGS = ("printed", "targeted", "random")
 def require_reading(reading: str) -> None:
     """Raise ValueError unless `reading` is one of `READINGS`."""
     if reading not in READINGS:
-        raise ValueError(f"unknown reading {reading!r}: choose one of {', '.join(READINGS)}")
+        raise ValueError(f"unknown reading {reading!r}: {choices(reading, READINGS)}")
 
 
 def calibration_rows(

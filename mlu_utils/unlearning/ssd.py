@@ -7,6 +7,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
+from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.unlearning import importance
@@ -69,7 +70,7 @@ def ssd(
     Differs: the form for labels is ours.
     """
     if reference not in REFERENCES:
-        raise ValueError(f"unknown reference {reference!r}: choose one of {', '.join(REFERENCES)}")
+        raise ValueError(f"unknown reference {reference!r}: {choices(reference, REFERENCES)}")
     if not (alpha > 0 and dampening >= 0):
         raise ValueError(f"alpha must be above 0 and dampening at least 0, got {alpha} and {dampening}")
     if reference == "auto":

@@ -9,6 +9,7 @@ from torch import nn
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
+from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import device_of
@@ -152,7 +153,7 @@ def unsir(
     batch and gives all forgotten classes the label 0), two banks for a label.
     """
     if form not in FORMS:
-        raise ValueError(f"unknown form {form!r}: choose one of {', '.join(FORMS)}")
+        raise ValueError(f"unknown form {form!r}: {choices(form, FORMS)}")
     has_bank = request.kind in ("label", "class")
     if form == "auto":
         form = "bank" if has_bank else "instance"

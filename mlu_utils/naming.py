@@ -1,0 +1,26 @@
+"""What an error message says when a name is not known: the names there are, and the nearest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+MOST_NAMES = 40  # as many as CelebA has labels; of more, a message shows the first few
+LIKENESS = 0.5  # of a name worth proposing: a letter or two of a short name, a third of a long one
+
+
+def choices(value: str, known: Iterable[str]) -> str:
+    """Return the end of an error message: the names that are accepted, and which of them may have been meant.
+
+    Args:
+        value: what was given.
+        known: what is accepted, in the order to show; a set is sorted.
+
+    Example:
+        >>> choices("orrl", ["orl", "digits"])
+        "choose one of orl, digits; did you mean 'orl'?"
+    """
+    names = sorted(known) if isinstance(known, set | frozenset) else list(known)
+    shown = names if len(names) <= MOST_NAMES else [*names[:5], f"... ({len(names)} in all)"]
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=LIKENESS)
+    return f"choose one of {', '.join(shown) or '(none)'}" + (f"; did you mean {near[0]!r}?" if near else "")
