@@ -19,6 +19,7 @@ from torch import nn
 
 from mlu_utils.data.table import SPLITS, ImageTable
 from mlu_utils.models import build_model
+from mlu_utils.naming import choices
 from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import class_confidence, label_confidence
@@ -105,7 +106,7 @@ def train_shadows(
             there are candidates, or so many that nothing is left that every shadow learns from.
     """
     if kind not in UNITS:
-        raise ValueError(f"unknown kind of target {kind!r}: choose one of {', '.join(UNITS)}")
+        raise ValueError(f"unknown kind of target {kind!r}: {choices(kind, UNITS)}")
     if (kind == "people") != (images_per_person is not None):
         raise ValueError(f"images_per_person={images_per_person} for {kind}: give it for people and for nothing else")
     if num_units < 2 or num_units % 2:

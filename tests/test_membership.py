@@ -25,6 +25,7 @@ from mlu_utils.scoring.membership import (
     loss_threshold_attack,
     membership_leak,
     null_on_halves,
+    null_on_shuffles,
     pooled,
     rmia,
     rmia_offset,
@@ -403,8 +404,24 @@ def test_attacks_on_shadows_find_a_person_whose_images_alone_say_little(num_labe
     loss = np.log1p(np.exp(-phi)) if num_labels is None else np.log1p(np.exp(-phi)).mean(axis=2)
     weak = -loss.reshape(16, 20, 8).mean(axis=2)
     assert people["loss threshold"]["auc"] == pytest.approx(metrics.roc_auc_score(is_member.ravel(), weak.ravel()))
-    null = attack_shadows(phi, shuffled_pairs(is_member, seed=0), unit, seed=0, num_resamples=50)
-    assert all(row["auc_low"] < 0.5 < row["auc_high"] for row in null)
+    for row in null_on_shuffles(phi, is_member, unit, seed=0, num_shuffles=60):
+        assert row["auc"] == pytest.approx(0.5, abs=0.03) and row["auc_low"] < 0.5 < row["auc_high"] < 0.7
+
+
+def test_the_null_on_shuffles_is_the_attack_under_each_shuffle():
+    rng = np.random.default_rng(14)
+    phi, is_member, unit = rng.normal(size=(8, 12)), pairs_of_halves(rng, 8, 4), np.repeat(np.arange(4), 3)
+    seeds = np.random.SeedSequence(5).generate_state(7)
+    aucs = []
+    for seed in seeds:
+        shuffled = shuffled_pairs(is_member, seed=int(seed))
+        aucs.append([row["auc"] for row in attack_shadows(phi, shuffled, unit, seed=0, num_resamples=1)])
+    rows = null_on_shuffles(phi, is_member, unit, seed=5, num_shuffles=7)
+    assert [row["attacker"] for row in rows] == ["U-LiRA", "loss threshold"]
+    for k, row in enumerate(rows):
+        own = [found[k] for found in aucs]
+        assert row["auc"] == pytest.approx(np.mean(own))
+        assert (row["auc_low"], row["auc_high"]) == pytest.approx(tuple(np.quantile(own, [0.025, 0.975])))
 
 
 def test_intervals_of_attacked_shadows_draw_people():

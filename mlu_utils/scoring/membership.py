@@ -32,6 +32,7 @@ from mlu_utils.scoring.utility import check_finite, class_margins, known_classes
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 MEMBERSHIP_METRICS = ("auc", "best_balanced_accuracy", *(f"tpr_at_fpr_{rate:g}" for rate in FALSE_POSITIVE_RATES))
 _SMALLEST_STD = 1e-30  # shadows that all agree, as LiRA's authors do
+_NUM_SHUFFLES = 100  # of who learned what, in a null
 _NUM_SPLITS = 10  # of the logistic attack, as in the MUFAC protocol
 
 
@@ -520,16 +521,55 @@ def attack_shadows(
     Source:
         Hayes et al. (2024); Yeom et al. (2018).
     """
-    phi, is_member, unit = np.asarray(shadow_phi, dtype=np.float64), complementary_pairs(is_member), np.asarray(unit)
+    is_member = complementary_pairs(is_member)
+    rows = []
+    for attacker, scores in _scores_of_units(shadow_phi, is_member, unit).items():
+        identity = np.broadcast_to(np.arange(scores.shape[1]), scores.shape).ravel()
+        options = {"identity": identity, "seed": seed, "num_resamples": num_resamples}
+        rows.append({"attacker": attacker, **membership_leak(scores.ravel(), is_member.ravel(), **options)})
+    return rows
+
+
+def null_on_shuffles(
+    shadow_phi: ArrayLike,
+    is_member: ArrayLike,
+    unit: ArrayLike,
+    *,
+    seed: int,
+    num_shuffles: int = _NUM_SHUFFLES,
+    level: float = LEVEL,
+) -> list[dict]:
+    """What `attack_shadows` gives where there is nothing to find: coins decide who learned what (`shuffled_pairs`).
+
+    Args:
+        shadow_phi, is_member, unit: see `attack_shadows`.
+        seed: of the coins.
+        num_shuffles: number of shuffles.
+        level: share of the shuffles between `_low` and `_high`.
+
+    Returns:
+        Two rows with attacker and each of `MEMBERSHIP_METRICS`: mean over the shuffles, `_low` and `_high`. With few
+        units the shuffles lie far apart: one of them alone says little.
+    """
+    is_member = complementary_pairs(is_member)
+    samples: dict[str, list[np.ndarray]] = {}
+    for seed_of_one in np.random.SeedSequence(seed).generate_state(num_shuffles):
+        shuffled = shuffled_pairs(is_member, seed=int(seed_of_one))
+        weights = shuffled.ravel()[None].astype(np.float64)
+        for attacker, scores in _scores_of_units(shadow_phi, shuffled, unit).items():
+            samples.setdefault(attacker, []).append(_membership_metrics(scores.ravel(), weights, 1 - weights)[0])
+    return [
+        {"attacker": name, **with_intervals(MEMBERSHIP_METRICS, np.mean(own, axis=0), np.stack(own), level=level)}
+        for name, own in samples.items()
+    ]
+
+
+def _scores_of_units(shadow_phi: ArrayLike, is_member: np.ndarray, unit: ArrayLike) -> dict[str, np.ndarray]:
+    """Scores (S, U) of the strong and of the weak attack."""
+    phi, unit = np.asarray(shadow_phi, dtype=np.float64), np.asarray(unit)
     strong = lira_leave_pair_out(phi, is_member[:, unit], is_global_variance=True)
     weak = -confidence_loss(phi.reshape(-1, *phi.shape[2:])).reshape(phi.shape[:2])
-    rows = []
-    for attacker, scores in (("U-LiRA", strong), ("loss threshold", weak)):
-        of_units = unit_scores(scores, unit)
-        identity = np.broadcast_to(np.arange(of_units.shape[1]), of_units.shape).ravel()
-        options = {"identity": identity, "seed": seed, "num_resamples": num_resamples}
-        rows.append({"attacker": attacker, **membership_leak(of_units.ravel(), is_member.ravel(), **options)})
-    return rows
+    return {"U-LiRA": unit_scores(strong, unit), "loss threshold": unit_scores(weak, unit)}
 
 
 def rmia(
