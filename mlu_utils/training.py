@@ -176,6 +176,24 @@ def predict(
     return torch.cat(logits), torch.cat(features)
 
 
+def right_entries(
+    model: nn.Module,
+    table: ImageTable,
+    rows: torch.Tensor,
+    chosen: torch.Tensor,
+    *,
+    precision: Precision = FP32,
+) -> torch.Tensor:
+    """Return for each known entry among the chosen ones, bool (len(rows), K), whether the model predicts it right.
+
+    Returns:
+        bool (number of these entries,): its mean is an accuracy, that of its opposite an error.
+    """
+    logits, labels = predict_logits(model, table, rows, precision=precision), table.labels[rows]
+    right = (logits > 0) == (labels > 0) if table.is_multi_label else logits.argmax(1, keepdim=True) == labels
+    return right[chosen & ~labels.isnan()]
+
+
 @torch.no_grad()
 def extract_block_features(
     model: nn.Module,

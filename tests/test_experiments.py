@@ -11,6 +11,7 @@ import torch
 from mlu_utils import cli, data, experiments, notebook_runs, paths, references, tuning
 from mlu_utils.data import synthages
 from mlu_utils.references import Recipe, Study
+from mlu_utils.training import predict_logits
 from mlu_utils.unlearning import METHODS
 
 DIGITS = ["--dataset", "digits", "--label", "3", "--profile", "smoke", "--epochs", "1", "--reuse"]
@@ -87,6 +88,21 @@ def test_bad_input_is_refused_before_any_training(arguments, message, capsys, mo
     arguments = [a for a in arguments if a != "--reuse"]
     assert cli.main(["experiment", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("num_epochs", "measured"), [(1, [1]), (5, [5]), (7, [5, 7])])
+def test_validation_accuracy_of_each_fifth_epoch_and_of_the_last(num_epochs, measured):
+    recipe = Recipe(num_epochs=num_epochs, is_augmented=False)
+    study = Study("gaps", "s", "digits", "small_cnn", "class:3", 3, recipe)
+    trained = references.reference_model(study, "original")
+    known = trained.history.dropna()
+    assert len(trained.history) == num_epochs and known.epoch.tolist() == measured
+    rows = study.table.rows("validation")
+    right = predict_logits(trained.model, study.table, rows).argmax(1) == study.table.labels[rows, 0]
+    assert known.validation_accuracy.iloc[-1] == pytest.approx(float(right.float().mean()))
+    again = references.reference_model(study, "original")  # gaps survive the checkpoint
+    assert again.is_from_disk
+    pd.testing.assert_frame_equal(again.history, trained.history)
 
 
 def test_the_original_does_not_depend_on_the_request():

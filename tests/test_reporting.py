@@ -463,6 +463,13 @@ def test_output_strips_puts_each_image_on_its_side():
         reporting.output_strips({"WP": values[:3]}, [True, False, False, True], quantity="Male")
 
 
+def test_training_curves_connect_over_epochs_without_a_score():
+    gaps = [np.nan, 0.6, np.nan, np.nan, 0.8]
+    history = pd.DataFrame({"epoch": range(1, 6), "retain_loss": 0.5, "validation_accuracy": gaps})
+    loss, accuracy = (ax.lines[0].get_xydata().tolist() for ax in reporting.training_curves(history).axes)
+    assert [x for x, _ in loss] == [1, 2, 3, 4, 5] and accuracy == [[2, 0.6], [5, 0.8]]
+
+
 def test_attack_intervals_draws_every_row_and_retrain_as_a_line():
     left, right = reporting.attack_intervals(attack_rows()).axes
     for ax in (left, right):

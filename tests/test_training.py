@@ -15,7 +15,14 @@ from mlu_utils.data.batches import Augmentation, normalise
 from mlu_utils.models import blocks, build_model, head
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.training import NonFiniteLossError, extract_block_features, fit, predict, predict_logits
+from mlu_utils.training import (
+    NonFiniteLossError,
+    extract_block_features,
+    fit,
+    predict,
+    predict_logits,
+    right_entries,
+)
 
 QUICK = {"num_epochs": 2, "batch_size": 5, "learning_rate": 0.05}
 
@@ -297,6 +304,27 @@ def test_block_features_refuse_networks_without_distinct_blocks(table):
     linear.fc = nn.Linear(3, 3)
     with pytest.raises(ValueError, match="neither residual blocks nor ReLU"):
         extract_block_features(linear, table, torch.arange(3))
+
+
+@pytest.mark.parametrize("make_table", [tiny_table, tiny_classes])
+def test_right_entries_one_by_one(make_table):
+    table = make_table()
+    if table.is_multi_label:
+        labels = table.labels.clone()
+        labels[::3, 1] = torch.nan
+        table = replace(table, labels=labels)
+    rows = table.rows("train")
+    chosen = torch.rand(len(rows), table.num_labels, generator=torch.Generator().manual_seed(0)) < 0.7
+    model = tiny_model(table.num_outputs, seed=4)
+    expected = []
+    for i, row in enumerate(rows.tolist()):
+        logits = predict_logits(model, table, torch.tensor([row]))[0].tolist()
+        for k, value in enumerate(table.labels[row].tolist()):
+            if chosen[i, k] and value == value:
+                winner = logits[k] > 0 if table.is_multi_label else max(range(len(logits)), key=logits.__getitem__)
+                expected.append(winner == value)
+    assert right_entries(model, table, rows, chosen).tolist() == expected
+    assert {True, False} == set(expected), "one answer only: a constant would pass"
 
 
 def test_prediction_needs_rows(table):

@@ -9,7 +9,7 @@ from mlu_utils.models import build_model, copy_of, head
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import device_of
-from mlu_utils.unlearning.descent import Sides, descend, sgd
+from mlu_utils.unlearning.descent import Sides, descend, require_at_least, sgd
 
 COUNTINGS = ("blocks", "modules")
 
@@ -81,13 +81,14 @@ def cf_k(
         precision: number format.
 
     Raises:
-        ValueError: see `last_layers`.
+        ValueError: see `last_layers`; num_epochs below 1.
 
     Source: Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning; Choi and Na (2023),
     public notebooks: k = 3, counting and the other defaults.
 
     Differs: running statistics of frozen layers stay by default.
     """
+    require_at_least("num_epochs", num_epochs, 1)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     trained = last_layers(unlearned, k, counting)
     modules = dict(unlearned.named_modules())
@@ -140,6 +141,9 @@ def eu_k(
         request: what to forget.
         seed, k, counting, num_epochs, learning_rate, momentum, weight_decay, batch_size: see `cf_k`.
         batchnorm, freezes_statistics, precision: see `cf_k`.
+
+    Raises:
+        ValueError: see `cf_k`.
 
     Source: Goel et al. (2022); weight decay, momentum and batch size of its public code.
 

@@ -8,7 +8,7 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.unlearning.descent import Sides, descend, sgd
+from mlu_utils.unlearning.descent import Sides, descend, require_at_least, sgd
 
 
 def finetune(
@@ -37,10 +37,14 @@ def finetune(
         batchnorm: see `descent.descend`.
         precision: number format.
 
+    Raises:
+        ValueError: num_epochs below 1.
+
     Source: defaults of Jia et al. (2023), Model Sparsity Can Simplify Machine Unlearning (its public code).
 
     Differs: none for people and classes; for a label the loss leaves the label out and keeps every image.
     """
+    require_at_least("num_epochs", num_epochs, 1)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
     descend(

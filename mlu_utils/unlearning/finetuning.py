@@ -12,7 +12,7 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import NonFiniteLossError, device_of
-from mlu_utils.unlearning.descent import descend, sgd
+from mlu_utils.unlearning.descent import descend, require_at_least, sgd
 
 
 def constrained_finetune(
@@ -57,10 +57,8 @@ def constrained_finetune(
 
     Differs: none known; the paper gives no number of steps.
     """
-    if epsilon < 0:
-        raise ValueError(f"epsilon must be at least 0, got {epsilon}")
-    if num_steps < 0:
-        raise ValueError(f"num_steps must be at least 0, got {num_steps}")
+    require_at_least("epsilon", epsilon, 0)
+    require_at_least("num_steps", num_steps, 0)
     if num_steps == 0:
         return []
     start = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -9,7 +9,7 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, retain_loss
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.unlearning.descent import Batch, Sides, ascent_loss, both_logits, descend, sgd
+from mlu_utils.unlearning.descent import Batch, Sides, ascent_loss, both_logits, descend, require_at_least, sgd
 
 
 def neggrad(
@@ -40,10 +40,14 @@ def neggrad(
         batchnorm: see `descent.descend`.
         precision: number format.
 
+    Raises:
+        ValueError: num_epochs below 1.
+
     Source: Golatkar, Achille and Soatto (2020) and Graves et al. (2021); defaults of Jia et al. (2023), public code.
 
     Differs: the loss is bounded by default.
     """
+    require_at_least("num_epochs", num_epochs, 1)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
     descend(
@@ -92,7 +96,7 @@ def advanced_neggrad(
         precision: number format.
 
     Raises:
-        ValueError: alpha outside [0, 1] or anchor below 0.
+        ValueError: alpha outside [0, 1], anchor below 0 or num_epochs below 1.
 
     Source: Choi and Na (2023), public notebooks (Advanced NegGrad: defaults); Kurmanji et al. (2023) (NegGrad+).
 
@@ -100,8 +104,8 @@ def advanced_neggrad(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    if not anchor >= 0:
-        raise ValueError(f"anchor must be at least 0, got {anchor}")
+    require_at_least("anchor", anchor, 0)
+    require_at_least("num_epochs", num_epochs, 1)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     start = [p.detach().clone() for p in unlearned.parameters()]
 

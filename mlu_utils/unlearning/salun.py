@@ -11,7 +11,7 @@ from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, forget_loss, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.unlearning import importance, selection
-from mlu_utils.unlearning.descent import Batch, Sides, both_logits, descend, sgd
+from mlu_utils.unlearning.descent import Batch, Sides, both_logits, descend, require_at_least, sgd
 
 SALIENCIES = ("absolute", "signed", "relative")
 
@@ -106,13 +106,14 @@ def salun(
         precision: number format.
 
     Raises:
-        ValueError: see `saliency_mask`.
+        ValueError: see `saliency_mask`; num_epochs below 1.
 
     Source: Fan et al. (2024), SalUn, equations 3-5; defaults of its public code.
 
     Differs: images to forget and to keep in one step instead of one pass after the other, so that few images to
     forget are seen several times an epoch; batches of 64 instead of 256; absolute saliency by default.
     """
+    require_at_least("num_epochs", num_epochs, 1)
     mask = request.mask(table)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     sides = Sides(unlearned, table, mask, batch_size=batch_size, seed=seed, precision=precision)

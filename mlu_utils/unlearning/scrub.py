@@ -12,8 +12,8 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, mean_over, retain_loss
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.training import predict_logits
-from mlu_utils.unlearning.descent import Batch, Sides, descend, sgd
+from mlu_utils.training import right_entries
+from mlu_utils.unlearning.descent import Batch, Sides, descend, require_at_least, sgd
 
 
 def distillation_divergence(
@@ -88,7 +88,8 @@ def scrub(
         request: what to forget.
         seed: of the order of the images.
         num_epochs: epochs in all.
-        msteps: epochs that begin with a pass over the images to forget.
+        msteps: epochs that begin with a pass over the images to forget; 0 leaves distillation on the rest, which is
+            fine-tuning near the teacher and shows what the climb adds.
         alpha, gamma, temperature: see above and `distillation_divergence`.
         learning_rate, momentum, weight_decay: of SGD.
         decay_epochs: after each of these epochs the rate is divided by 10.
@@ -100,13 +101,16 @@ def scrub(
         precision: number format.
 
     Raises:
-        ValueError: a temperature not above 0, or a rewind without known validation entries.
+        ValueError: a temperature not above 0, num_epochs below 1, msteps below 0, or a rewind without known validation
+            entries.
 
     Source: Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, Algorithm 1; defaults of its public code
     (large scale).
 
     Differs: Bernoulli divergence per label for multi-label data; the bounded climb.
     """
+    require_at_least("num_epochs", num_epochs, 1)
+    require_at_least("msteps", msteps, 0)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     mask = request.mask(table)
@@ -146,7 +150,7 @@ def scrub(
         descend(student, descending.retain(), descent, optimizer, batchnorm=batchnorm)
         if is_rewound:
             students.append({name: value.clone() for name, value in student.state_dict().items()})
-    if is_rewound and students:
+    if is_rewound:
         _rewind(student, students, table, mask, climbing.forget_rows, like)
     return student
 
@@ -170,19 +174,13 @@ def _rewind(
     like: torch.Tensor,
 ) -> None:
     """Load the state whose error on the entries to forget is nearest to the last one's on unseen ones."""
-    target = prediction_error(student, table, table.rows("validation"), like)
-    errors = []
+
+    def error(rows: torch.Tensor, chosen: torch.Tensor) -> float:
+        return float((~right_entries(student, table, rows, chosen)).float().mean())
+
+    target = error(table.rows("validation"), like)
+    distances = []
     for state in students:
         student.load_state_dict(state)
-        errors.append(abs(prediction_error(student, table, forget_rows, mask[forget_rows]) - target))
-    student.load_state_dict(students[errors.index(min(errors))])
-
-
-def prediction_error(model: nn.Module, table: ImageTable, rows: torch.Tensor, chosen: torch.Tensor) -> float:
-    """Return the share of the chosen entries (len(rows), K) that the model predicts wrongly; unknown ones left out."""
-    logits, labels = predict_logits(model, table, rows), table.labels[rows]
-    if table.is_multi_label:
-        wrong, chosen = (logits > 0) != (labels == 1), chosen & ~labels.isnan()
-    else:
-        wrong = (logits.argmax(1) != labels[:, 0])[:, None]
-    return float(wrong[chosen].float().mean())
+        distances.append(abs(error(forget_rows, mask[forget_rows]) - target))
+    student.load_state_dict(students[distances.index(min(distances))])

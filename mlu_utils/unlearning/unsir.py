@@ -13,7 +13,7 @@ from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import device_of
-from mlu_utils.unlearning.descent import Batch, Sides, descend, sgd
+from mlu_utils.unlearning.descent import Batch, Sides, descend, require_at_least, sgd
 
 FORMS = ("auto", "bank", "instance")
 
@@ -143,7 +143,7 @@ def unsir(
 
     Raises:
         ValueError: unknown form, a bank for a request without a label or class of its own, a number of noise
-            images below 1, or a penalty below 0.
+            images or of impairing passes below 1, or of repairing passes or a penalty below 0.
 
     Source: Tarun et al. (2023), Fast Yet Effective Machine Unlearning (bank); Choi and Na (2023), public notebooks
     (instance: its defaults and learning rates).
@@ -159,10 +159,10 @@ def unsir(
         form = "bank" if has_bank else "instance"
     if form == "bank" and not has_bank:
         raise ValueError(f"a noise bank needs a label or a class, {request} has none: use form='instance'")
-    if num_noise_images < 1:
-        raise ValueError(f"num_noise_images must be at least 1, got {num_noise_images}")
-    if not noise_penalty >= 0:
-        raise ValueError(f"noise_penalty must be at least 0, got {noise_penalty}")
+    require_at_least("impair_epochs", impair_epochs, 1)
+    require_at_least("repair_epochs", repair_epochs, 0)
+    require_at_least("num_noise_images", num_noise_images, 1)
+    require_at_least("noise_penalty", noise_penalty, 0)
     mask = request.mask(table)
     unlearned = copy_of(model).to(memory_format=precision.memory_format)
     sides = Sides(unlearned, table, mask, batch_size=batch_size, seed=seed, precision=precision)

@@ -17,6 +17,7 @@ from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.unlearning import importance, selection
+from mlu_utils.unlearning.descent import require_at_least
 from mlu_utils.unlearning.finetuning import constrained_finetune
 from mlu_utils.unlearning.influence import image_influence, most_influential
 
@@ -154,8 +155,7 @@ def weight_filtering(
     same score for the retained ones, the printed rule filters low scores.
     """
     selection.require_reading(reading)
-    if num_rounds < 1:
-        raise ValueError(f"num_rounds must be at least 1, got {num_rounds}")
+    require_at_least("num_rounds", num_rounds, 1)
     mask = request.mask(table)
     unlearned = copy_of(model)
     forget_rows, retain_rows = selection.calibration_rows(

@@ -18,6 +18,7 @@ from mlu_utils.requests import ForgetRequest, retain_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.training import predict_logits
 from mlu_utils.unlearning import importance, selection
+from mlu_utils.unlearning.descent import require_at_least
 from mlu_utils.unlearning.finetuning import constrained_finetune
 
 # Zones of Algorithm 2, as values of an int8 vector over the weights.
@@ -247,8 +248,7 @@ def weight_pruning(
     retained ones and prunes from the top, the printed rule prunes from the bottom.
     """
     selection.require_reading(reading)
-    if num_rounds < 1:
-        raise ValueError(f"num_rounds must be at least 1, got {num_rounds}")
+    require_at_least("num_rounds", num_rounds, 1)
     mask = request.mask(table)
     unlearned = copy_of(model)
     forget_rows, retain_rows = selection.calibration_rows(
