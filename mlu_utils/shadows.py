@@ -23,7 +23,7 @@ from mlu_utils.naming import choices
 from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import class_confidence, label_confidence
-from mlu_utils.training import predict_logits
+from mlu_utils.training import predict_logits, right_entries
 from mlu_utils.training_stacked import fit_stacked, random_halves
 from mlu_utils.unlearning import unlearn
 
@@ -165,12 +165,13 @@ def confidences(models: Iterable[nn.Module], table: ImageTable, rows: torch.Tens
 
 def shares_right(models: Iterable[nn.Module], table: ImageTable, rows: torch.Tensor) -> np.ndarray:
     """Return the share of each image's known labels (or its class) that is predicted right, (S, n) in [0, 1]."""
-    labels = table.labels[rows]
-    logits = torch.stack([predict_logits(model, table, rows) for model in models])
-    if not table.is_multi_label:
-        return (logits.argmax(2) == labels[:, 0]).numpy().astype(float)
-    known = ~labels.isnan()
-    return ((((logits > 0) == (labels > 0)) & known).sum(2) / known.sum(1)).numpy()
+    known = ~table.labels[rows].isnan()
+    right = torch.zeros(known.shape)
+    shares = []
+    for model in models:
+        right[known] = right_entries(model, table, rows, known).float()
+        shares.append((right.sum(1) / known.sum(1)).numpy())
+    return np.stack(shares)
 
 
 def _draw_targets(
