@@ -79,6 +79,8 @@ def fit_stacked(
         row_masks: bool (S, N), the rows that each model learns from; the same number for all (`random_halves`).
         mask: bool (N, K), entries that the loss of every model leaves out, as in `training.fit`.
         num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule, augmentation: see `training.fit`.
+            On a CPU a step of all models should fit the cache: 16 small networks on 130 images of 32 x 26 px each
+            took 2.0 s an epoch in batches of 64 and 1.2 s in batches of 16, where one after the other took .8 and 1.1.
         seeds: S seeds of order and augmentation.
         description: shown by the progress bar.
 

@@ -14,19 +14,24 @@ from sklearn.linear_model import LogisticRegression
 
 from mlu_utils.scoring.membership import (
     MEMBERSHIP_METRICS,
+    attack_shadows,
     class_confidence,
+    complementary_pairs,
     confidence_loss,
     label_confidence,
     lira,
-    lira_leave_one_out,
+    lira_leave_pair_out,
     logistic_loss_attack,
     loss_threshold_attack,
     membership_leak,
     null_on_halves,
+    null_on_shuffles,
     pooled,
     rmia,
     rmia_offset,
+    shuffled_pairs,
     u_lira,
+    unit_scores,
 )
 
 NAN = float("nan")
@@ -275,13 +280,166 @@ def test_lira_refuses_bad_shadows():
         lira(phi, shadows, is_member.astype(int))
 
 
+def pairs_of_halves(rng, num_shadows, n):
+    """Memberships (S, n), shadows 2k and 2k + 1 complementary."""
+    return np.stack(
+        [half for _ in range(num_shadows // 2) for first in [rng.random(n) < 0.5] for half in (first, ~first)]
+    )
+
+
+def attack_each(phi, is_member, attackers):
+    """Scores (S, n) of each shadow by the shadows that `attackers(s)` picks, of the definition."""
+    shadows = range(len(phi))
+    return np.stack(
+        [lira(phi[s], phi[attackers(s)], is_member[attackers(s)], is_global_variance=True) for s in shadows]
+    )
+
+
+def test_each_shadow_is_attacked_without_its_pair():
+    rng = np.random.default_rng(8)
+    phi, is_member = rng.normal(size=(8, 5, 2)), pairs_of_halves(rng, 8, 5)
+    got = lira_leave_pair_out(phi, is_member, is_global_variance=True)
+    np.testing.assert_array_equal(got, attack_each(phi, is_member, lambda s: [o for o in range(8) if o // 2 != s // 2]))
+    changed = phi.copy()
+    changed[5] += 9.0  # the complement of shadow 4 tells nothing about it
+    other = lira_leave_pair_out(changed, is_member, is_global_variance=True)
+    np.testing.assert_array_equal(other[4], got[4])
+    assert (other[[0, 1, 2, 3, 6, 7]] != got[[0, 1, 2, 3, 6, 7]]).all()
+
+
+def test_the_attack_on_noise_scores_one_half_only_without_the_pair():
+    # Without the attacked shadow alone, its side is estimated from seven shadows and the other from eight.
+    rng = np.random.default_rng(9)
+    aucs = {"pair": [], "shadow": []}
+    for _ in range(60):
+        phi, is_member = rng.normal(size=(16, 300)), pairs_of_halves(rng, 16, 300)
+        scores = {
+            "pair": lira_leave_pair_out(phi, is_member, is_global_variance=True),
+            "shadow": attack_each(phi, is_member, lambda s: np.arange(16) != s),
+        }
+        for name, found in scores.items():
+            aucs[name].append(metrics.roc_auc_score(is_member.ravel(), found.ravel()))
+    error = np.std(aucs["pair"]) / math.sqrt(60)
+    assert error < 0.003
+    assert np.mean(aucs["pair"]) == pytest.approx(0.5, abs=3 * error)
+    assert np.mean(aucs["shadow"]) < 0.5 - 5 * error
+
+
+def test_shuffled_pairs_are_pairs_and_independent_of_the_truth():
+    rng = np.random.default_rng(10)
+    is_member = pairs_of_halves(rng, 16, 200)
+    kept = is_member.copy()
+    shuffled = shuffled_pairs(is_member, seed=0)
+    np.testing.assert_array_equal(complementary_pairs(shuffled), shuffled)
+    assert (shuffled == is_member).mean() == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 1600))
+    assert (shuffled == shuffled_pairs(is_member, seed=0)).all() and (is_member == kept).all()
+    assert (shuffled != shuffled_pairs(is_member, seed=1)).any()
+
+
+def test_pairs_that_are_none_are_refused():
+    rng = np.random.default_rng(11)
+    is_member = pairs_of_halves(rng, 6, 9)
+    with pytest.raises(ValueError, match=r"expected bool \(S, n\) with an even S"):
+        complementary_pairs(is_member[:5])
+    with pytest.raises(ValueError, match="int64"):
+        complementary_pairs(is_member.astype(int))
+    broken = is_member.copy()
+    broken[3, 4] = broken[2, 4]
+    for use in (complementary_pairs, lambda m: shuffled_pairs(m, seed=0), lambda m: lira_leave_pair_out(m + 0.0, m)):
+        with pytest.raises(ValueError, match="of shadows 2 and 3 not exactly one learned from image 4"):
+            use(broken)
+    with pytest.raises(ValueError, match="2 shadows: an attack on one pair"):
+        lira_leave_pair_out(is_member[:2] + 0.0, is_member[:2])
+
+
+# People
+
+
+@given(st.integers(0, 10_000))
+def test_the_score_of_a_person_is_the_mean_over_the_images(seed):
+    rng = np.random.default_rng(seed)
+    num_units, num_shadows = rng.integers(1, 6, 2)
+    unit = rng.permutation(np.concatenate([np.arange(num_units), rng.integers(0, num_units, rng.integers(0, 20))]))
+    scores = rng.normal(size=(num_shadows, len(unit)))
+    got = unit_scores(scores, unit)
+    assert got.shape == (num_shadows, num_units)
+    for s in range(num_shadows):
+        assert got[s].tolist() == pytest.approx([np.mean(scores[s][unit == u]) for u in range(num_units)])
+        np.testing.assert_allclose(unit_scores(scores[s], unit), got[s])
+    order = rng.permutation(len(unit))
+    np.testing.assert_allclose(unit_scores(scores[:, order], unit[order]), got)
+
+
+def test_units_must_be_numbered_without_gaps():
+    for unit, message in (
+        ([0, 2, 2], "units 0..2 have gaps"),
+        ([-1, 0, 0], "units -1..0 have gaps"),
+        ([0.0, 1.0, 1.0], "float64"),
+        ([0, 1], r"scores \(4, 3\) and unit int64 \(2,\)"),
+        ([], r"unit float64 \(0,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            unit_scores(np.zeros((4, 3)), unit)
+
+
+@pytest.mark.parametrize("num_labels", [None, 3])
+def test_attacks_on_shadows_find_a_person_whose_images_alone_say_little(num_labels):
+    rng = np.random.default_rng(12)
+    unit = np.repeat(np.arange(20), 8)
+    is_member = pairs_of_halves(rng, 16, 20)
+    shape = (16, 160) if num_labels is None else (16, 160, num_labels)
+    shift = is_member[:, unit] if num_labels is None else is_member[:, unit, None]
+    phi = rng.normal(size=shape) + 0.6 * shift
+    people = {row["attacker"]: row for row in attack_shadows(phi, is_member, unit, seed=0, num_resamples=50)}
+    images = {
+        row["attacker"]: row
+        for row in attack_shadows(phi, is_member[:, unit], np.arange(160), seed=0, num_resamples=50)
+    }
+    assert list(people) == ["U-LiRA", "loss threshold"]
+    for attacker in people:
+        assert people[attacker]["auc_low"] > images[attacker]["auc_high"] > images[attacker]["auc"] > 0.55
+        assert people[attacker]["num_members"] == 160 and images[attacker]["num_members"] == 1280
+    strong = unit_scores(lira_leave_pair_out(phi, is_member[:, unit], is_global_variance=True), unit)
+    assert people["U-LiRA"]["auc"] == pytest.approx(metrics.roc_auc_score(is_member.ravel(), strong.ravel()))
+    loss = np.log1p(np.exp(-phi)) if num_labels is None else np.log1p(np.exp(-phi)).mean(axis=2)
+    weak = -loss.reshape(16, 20, 8).mean(axis=2)
+    assert people["loss threshold"]["auc"] == pytest.approx(metrics.roc_auc_score(is_member.ravel(), weak.ravel()))
+    for row in null_on_shuffles(phi, is_member, unit, seed=0, num_shuffles=60):
+        assert row["auc"] == pytest.approx(0.5, abs=0.03) and row["auc_low"] < 0.5 < row["auc_high"] < 0.7
+
+
+def test_the_null_on_shuffles_is_the_attack_under_each_shuffle():
+    rng = np.random.default_rng(14)
+    phi, is_member, unit = rng.normal(size=(8, 12)), pairs_of_halves(rng, 8, 4), np.repeat(np.arange(4), 3)
+    seeds = np.random.SeedSequence(5).generate_state(7)
+    aucs = []
+    for seed in seeds:
+        shuffled = shuffled_pairs(is_member, seed=int(seed))
+        aucs.append([row["auc"] for row in attack_shadows(phi, shuffled, unit, seed=0, num_resamples=1)])
+    rows = null_on_shuffles(phi, is_member, unit, seed=5, num_shuffles=7)
+    assert [row["attacker"] for row in rows] == ["U-LiRA", "loss threshold"]
+    for k, row in enumerate(rows):
+        own = [found[k] for found in aucs]
+        assert row["auc"] == pytest.approx(np.mean(own))
+        assert (row["auc_low"], row["auc_high"]) == pytest.approx(tuple(np.quantile(own, [0.025, 0.975])))
+
+
+def test_intervals_of_attacked_shadows_draw_people():
+    # The scores of a person's shadows are no independent rows: equal people give an interval without width.
+    rng = np.random.default_rng(13)
+    phi = np.tile(rng.normal(size=(16, 1)), 20)
+    is_member = np.tile(pairs_of_halves(rng, 16, 1), 20)
+    for row in attack_shadows(phi, is_member, np.arange(20), seed=0, num_resamples=50):
+        assert row["auc_low"] == pytest.approx(row["auc"]) and row["auc_high"] == pytest.approx(row["auc"])
+
+
 def memorising_shadows(num_models=24, n=400, d=20, num_steps=200):
     """Logits (S, n) of small networks that each learned half of the noisy data by heart, and the halves (S, n)."""
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(size=(n, d))).float()
     clean = x[:, :3].sum(1) > 0
     labels = clean ^ torch.from_numpy(rng.random(n) < 0.15)
-    is_member = torch.from_numpy(rng.permuted(np.arange(num_models)[:, None] * np.ones(n) < num_models // 2, axis=0))
+    is_member = torch.from_numpy(pairs_of_halves(rng, num_models, n))
     generator = torch.Generator().manual_seed(0)
     weights = [
         (torch.randn(num_models, *shape, generator=generator) / math.sqrt(shape[0])).requires_grad_()
@@ -311,10 +469,10 @@ def test_lira_beats_the_loss_threshold_at_low_false_positive_rates():
     found = {
         "threshold": membership_leak(-losses, flat, seed=0, num_resamples=20),
         "online": membership_leak(
-            lira_leave_one_out(phi, is_member, is_global_variance=True).ravel(), flat, seed=0, num_resamples=20
+            lira_leave_pair_out(phi, is_member, is_global_variance=True).ravel(), flat, seed=0, num_resamples=20
         ),
         "offline": membership_leak(
-            lira_leave_one_out(phi, is_member, variant="offline", is_global_variance=True).ravel(),
+            lira_leave_pair_out(phi, is_member, variant="offline", is_global_variance=True).ravel(),
             flat,
             seed=0,
             num_resamples=20,
@@ -324,7 +482,7 @@ def test_lira_beats_the_loss_threshold_at_low_false_positive_rates():
     assert found["offline"]["tpr_at_fpr_0.01_low"] > 1.5 * found["threshold"]["tpr_at_fpr_0.01_high"]
     assert found["online"]["auc"] > found["threshold"]["auc"] + 0.02
     permuted = np.random.default_rng(1).permuted(flat)
-    null = membership_leak(lira_leave_one_out(phi, is_member).ravel(), permuted, seed=0, num_resamples=50)
+    null = membership_leak(lira_leave_pair_out(phi, is_member).ravel(), permuted, seed=0, num_resamples=50)
     assert null["auc"] == pytest.approx(0.5, abs=0.03)
 
 
@@ -356,7 +514,7 @@ def test_rmia_equals_plain_loops():
 def test_rmia_with_three_references_beats_the_loss_on_the_memorising_network():
     logits, labels, is_member = memorising_shadows()
     losses = np.stack([confidence_loss(row) for row in (2 * labels - 1) * logits])
-    references = [5, 6, 7]
+    references = [5, 7, 9]  # of three pairs
     # Images that neither the target nor a reference learned from are the population.
     population = np.flatnonzero(~is_member[[0, *references]].any(axis=0))[:150]
     attacked = np.setdiff1d(np.flatnonzero((~is_member[references]).any(axis=0)), population)

@@ -27,6 +27,7 @@ IMPORT_ORDER = (
     "references",
     "unlearning",
     "scoring",
+    "shadows",
     "relearning",
     "theory",
     "reporting",

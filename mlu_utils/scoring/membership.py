@@ -32,6 +32,7 @@ from mlu_utils.scoring.utility import check_finite, class_margins, known_classes
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 MEMBERSHIP_METRICS = ("auc", "best_balanced_accuracy", *(f"tpr_at_fpr_{rate:g}" for rate in FALSE_POSITIVE_RATES))
 _SMALLEST_STD = 1e-30  # shadows that all agree, as LiRA's authors do
+_NUM_SHUFFLES = 100  # of who learned what, in a null
 _NUM_SPLITS = 10  # of the logistic attack, as in the MUFAC protocol
 
 
@@ -381,24 +382,194 @@ def u_lira(
     return np.where(known, terms, 0.0).sum(axis=1)
 
 
-def lira_leave_one_out(
+def lira_leave_pair_out(
     shadow_phi: ArrayLike, shadow_is_member: ArrayLike, *, variant: str = "online", is_global_variance: bool = False
 ) -> np.ndarray:
-    """Attack each shadow with all the others: scores (S, n), to be read flat beside `shadow_is_member`.
+    """Attack each shadow with the others, save the one that learned the other half: scores (S, n).
+
+    To be read flat beside `shadow_is_member`. Of shadows that were unlearned, this is `u_lira`: members have learned
+    and unlearned the image, the others never saw it.
 
     Args:
-        shadow_phi, shadow_is_member, variant, is_global_variance: see `lira`.
+        shadow_phi, variant, is_global_variance: see `lira`.
+        shadow_is_member: bool (S, n), shadows 2k and 2k + 1 complementary (`training_stacked.random_halves`), so that
+            each attack has as many shadows on either side. Were the attacked shadow alone left out, its own side would
+            be one short and its Gaussian fit worse: noise then has an AUC of .48 with 16 shadows, where it now has .5.
+            What is left, .06 / n with 16 shadows, is that shadows of one image help to attack each other.
+
+    Raises:
+        ValueError: fewer than two pairs, or pairs that are not complementary; as `lira`.
 
     Example:
-        >>> shadows = np.array([[5.0], [4.0], [6.0], [0.0], [2.0], [1.0]])
-        >>> scores = lira_leave_one_out(shadows, [[True]] * 3 + [[False]] * 3)
+        >>> shadows = np.array([[5.0], [0.0], [4.0], [2.0], [6.0], [1.0]])
+        >>> scores = lira_leave_pair_out(shadows, [[True], [False]] * 3)
         >>> (scores[:, 0] > 0).tolist()
-        [True, True, True, False, False, False]
+        [True, False, True, False, True, False]
     """
-    shadow_phi, is_member = np.asarray(shadow_phi, dtype=np.float64), np.asarray(shadow_is_member)
-    others = ~np.eye(len(shadow_phi), dtype=bool)
+    shadow_phi, is_member = np.asarray(shadow_phi, dtype=np.float64), complementary_pairs(shadow_is_member)
+    if len(is_member) < 4:
+        raise ValueError(f"{len(is_member)} shadows: an attack on one pair with the others needs at least 4")
+    pair = np.arange(len(shadow_phi)) // 2
     options = {"variant": variant, "is_global_variance": is_global_variance}
-    return np.stack([lira(shadow_phi[s], shadow_phi[o], is_member[o], **options) for s, o in enumerate(others)])
+    attacks = [(s, pair != pair[s]) for s in range(len(shadow_phi))]
+    return np.stack([lira(shadow_phi[s], shadow_phi[others], is_member[others], **options) for s, others in attacks])
+
+
+def complementary_pairs(is_member: ArrayLike) -> np.ndarray:
+    """Return the memberships, bool (S, n), if of shadows 2k and 2k + 1 exactly one learned from each image.
+
+    Raises:
+        ValueError: they are not so; the message gives the fix.
+    """
+    is_member = np.asarray(is_member)
+    if is_member.ndim != 2 or is_member.dtype != bool or len(is_member) % 2:
+        raise ValueError(f"memberships are {is_member.dtype} {is_member.shape}: expected bool (S, n) with an even S")
+    same = is_member[::2] == is_member[1::2]
+    if same.any():
+        pair, image = np.argwhere(same)[0].tolist()
+        raise ValueError(
+            f"of shadows {2 * pair} and {2 * pair + 1} not exactly one learned from image {image}: deal an even number "
+            "of images with training_stacked.random_halves"
+        )
+    return is_member
+
+
+def shuffled_pairs(is_member: ArrayLike, *, seed: int) -> np.ndarray:
+    """Memberships in which a coin decides, image by image and pair by pair, who of the two learned from it, (S, n).
+
+    What an attack finds under them it finds in noise.
+
+    Args:
+        is_member: bool (S, n), complementary pairs.
+        seed: of the coins.
+
+    Example:
+        >>> shuffled_pairs([[True] * 4, [False] * 4], seed=0).sum(axis=0)
+        array([1, 1, 1, 1])
+    """
+    is_member = complementary_pairs(is_member)
+    flips = np.random.default_rng(seed).random((len(is_member) // 2, is_member.shape[1])) < 0.5
+    return is_member ^ np.repeat(flips, 2, axis=0)
+
+
+# From images to people
+
+
+def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
+    """Membership scores of people from those of their images: the mean.
+
+    Of equally many images a person, the mean log-likelihood ratio ranks people as the sum does, which is the ratio of
+    the whole set when images are independent; of unequally many, the sum would rank by their number.
+
+    Args:
+        scores: (..., n), log-likelihood ratios (`lira`, `u_lira`) or minus a loss.
+        unit: int (n,), the person of each image, 0 .. U - 1, each with at least one image.
+
+    Returns:
+        (..., U), higher = likelier a member.
+
+    Raises:
+        ValueError: other shapes or types, or a person without an image.
+
+    Source:
+        User-level inference: Kandpal et al. (2023), User Inference Attacks on Large Language Models, averages
+        log-likelihood ratios over a user's texts. The question, with images that were not trained on: Li, Rezaei and
+        Liu (2022), User-Level Membership Inference Attack against Metric Embedding Learning.
+
+    Differs:
+        Ratios of `lira`, between models with and without the person, where Kandpal et al. divide by one reference
+        model; Li et al. attack distances of embeddings.
+
+    Example:
+        >>> unit_scores([1.0, 3.0, -1.0], [0, 0, 1])
+        array([ 2., -1.])
+    """
+    scores, unit = np.asarray(scores, dtype=np.float64), np.asarray(unit)
+    if unit.ndim != 1 or not unit.size or not np.issubdtype(unit.dtype, np.integer) or scores.shape[-1:] != unit.shape:
+        raise ValueError(
+            f"scores {scores.shape} and unit {unit.dtype} {unit.shape}: expected (..., n) and integers (n,)"
+        )
+    if unit.min() < 0 or not (counts := np.bincount(unit)).all():
+        raise ValueError(f"units {unit.min()}..{unit.max()} have gaps: number those that have images 0..U-1")
+    return scores @ (np.eye(len(counts))[unit] / counts)
+
+
+def attack_shadows(
+    shadow_phi: ArrayLike,
+    is_member: ArrayLike,
+    unit: ArrayLike,
+    *,
+    seed: int,
+    num_resamples: int = NUM_RESAMPLES,
+) -> list[dict]:
+    """A strong and a weak attack on shadows: how well each tells the units that a shadow learned from the others.
+
+    Args:
+        shadow_phi: (S, n) or (S, n, K), confidences of the shadows as they are now (unlearned or not).
+        is_member: bool (S, U), the shadow learned from the unit, complementary pairs.
+        unit: int (n,), the unit of each image, 0 .. U - 1: the image itself, or a person.
+        seed: of the intervals, whose resamples draw units.
+        num_resamples: of each interval.
+
+    Returns:
+        Two rows with attacker and everything of `membership_leak`: "U-LiRA" (`lira_leave_pair_out`, one variance for
+        all images) and "loss threshold" (minus the mean loss).
+
+    Raises:
+        ValueError: as `lira_leave_pair_out` and `unit_scores`.
+
+    Source:
+        Hayes et al. (2024); Yeom et al. (2018).
+    """
+    is_member = complementary_pairs(is_member)
+    rows = []
+    for attacker, scores in _scores_of_units(shadow_phi, is_member, unit).items():
+        identity = np.broadcast_to(np.arange(scores.shape[1]), scores.shape).ravel()
+        options = {"identity": identity, "seed": seed, "num_resamples": num_resamples}
+        rows.append({"attacker": attacker, **membership_leak(scores.ravel(), is_member.ravel(), **options)})
+    return rows
+
+
+def null_on_shuffles(
+    shadow_phi: ArrayLike,
+    is_member: ArrayLike,
+    unit: ArrayLike,
+    *,
+    seed: int,
+    num_shuffles: int = _NUM_SHUFFLES,
+    level: float = LEVEL,
+) -> list[dict]:
+    """What `attack_shadows` gives where there is nothing to find: coins decide who learned what (`shuffled_pairs`).
+
+    Args:
+        shadow_phi, is_member, unit: see `attack_shadows`.
+        seed: of the coins.
+        num_shuffles: number of shuffles.
+        level: share of the shuffles between `_low` and `_high`.
+
+    Returns:
+        Two rows with attacker and each of `MEMBERSHIP_METRICS`: mean over the shuffles, `_low` and `_high`. With few
+        units the shuffles lie far apart: one of them alone says little.
+    """
+    is_member = complementary_pairs(is_member)
+    samples: dict[str, list[np.ndarray]] = {}
+    for seed_of_one in np.random.SeedSequence(seed).generate_state(num_shuffles):
+        shuffled = shuffled_pairs(is_member, seed=int(seed_of_one))
+        weights = shuffled.ravel()[None].astype(np.float64)
+        for attacker, scores in _scores_of_units(shadow_phi, shuffled, unit).items():
+            samples.setdefault(attacker, []).append(_membership_metrics(scores.ravel(), weights, 1 - weights)[0])
+    return [
+        {"attacker": name, **with_intervals(MEMBERSHIP_METRICS, np.mean(own, axis=0), np.stack(own), level=level)}
+        for name, own in samples.items()
+    ]
+
+
+def _scores_of_units(shadow_phi: ArrayLike, is_member: np.ndarray, unit: ArrayLike) -> dict[str, np.ndarray]:
+    """Scores (S, U) of the strong and of the weak attack."""
+    phi, unit = np.asarray(shadow_phi, dtype=np.float64), np.asarray(unit)
+    strong = lira_leave_pair_out(phi, is_member[:, unit], is_global_variance=True)
+    weak = -confidence_loss(phi.reshape(-1, *phi.shape[2:])).reshape(phi.shape[:2])
+    return {"U-LiRA": unit_scores(strong, unit), "loss threshold": unit_scores(weak, unit)}
 
 
 def rmia(
