@@ -61,7 +61,7 @@ def bare_epoch(model, images, labels, optimizer):
 def test_bare_loop(benchmark, table, model):
     rows = table.rows("train")
     images = normalise(table.images[rows]).to(DEVICE, memory_format=PRECISION.memory_format)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
     model.train()
     benchmark.pedantic(
         finished(bare_epoch),

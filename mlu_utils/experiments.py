@@ -77,8 +77,9 @@ def score_rows(
 ) -> pd.DataFrame:
     """Return the tidy rows of a model: every score of `scoring.utility` per split, and the probe on test.
 
-    The probe learns on the features of the train split and is scored on the test split; it needs one binary
-    question, so it runs for label and class requests only.
+    The model runs in the study's number format, in which it was trained. The probe learns on the features of the
+    train split and is scored on the test split; it needs one binary question, so it runs for label and class requests
+    only.
 
     Args:
         study: what is scored.
@@ -91,7 +92,8 @@ def score_rows(
     table, rows = study.table, []
     has_probe = has_probe and study.forget_request.kind in ("label", "class")
     predicted = {
-        split: predict(model, table, table.rows(split)) for split in {*splits, *(PROBE_SPLITS if has_probe else ())}
+        split: predict(model, table, table.rows(split), precision=study.number_format)
+        for split in {*splits, *(PROBE_SPLITS if has_probe else ())}
     }
     for split in splits:
         scores = utility_rows(study, table.rows(split), predicted[split][0])
@@ -201,7 +203,7 @@ def headline(study: Study, scores: pd.DataFrame) -> dict[str, float]:
 
 def probabilities(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndarray:
     """Return the predicted probability of each label or class, (len(rows), num_outputs)."""
-    logits = predict_logits(model, study.table, rows)
+    logits = predict_logits(model, study.table, rows, precision=study.number_format)
     return (logits.sigmoid() if study.table.is_multi_label else logits.softmax(1)).numpy()
 
 
@@ -250,13 +252,15 @@ def verify(
     )
     audit.refuse_used_rows(shadow.numpy(), used.numpy())
     rows = torch.cat([members, shadow])
-    logits, features = predict(model, table, rows)
+    logits, features = predict(model, table, rows, precision=study.number_format)
     features, labels = features[len(members) :], table.labels[rows].numpy()
     phi = membership.label_confidence(np.delete(logits.numpy(), column, 1), np.delete(labels, column, 1))
     scores = -membership.confidence_loss(phi)
     return audit.verify_unlearning(
         features.numpy(),
-        (features if retrained is model else predict(retrained, table, shadow)[1]).numpy(),
+        (
+            features if retrained is model else predict(retrained, table, shadow, precision=study.number_format)[1]
+        ).numpy(),
         labels[len(members) :, column],
         identity=table.identity[shadow].numpy(),
         member_scores=scores[: len(members)],

@@ -16,6 +16,7 @@ from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of, head
 from mlu_utils.requests import ForgetRequest, forget_loss
+from mlu_utils.runtime import FP32, Precision
 from mlu_utils.scoring.utility import auc, balanced_accuracy, class_margins
 from mlu_utils.training import NonFiniteLossError, device_of, predict, predict_logits
 
@@ -36,6 +37,7 @@ def relearn(
     evaluate_every: int = 1,
     stop_at: float | None = None,
     seed: int,
+    precision: Precision = FP32,
 ) -> list[dict]:
     """Return the curve of a copy of the model that learns the forgotten label again.
 
@@ -55,6 +57,7 @@ def relearn(
         evaluate_every: steps between evaluations; step 0 and the last step are always evaluated.
         stop_at: stop once the balanced accuracy is at least this; default: take all steps.
         seed: of the order of the images; the same for all models that are compared.
+        precision: number format of the network's passes; the head alone always learns in float32.
 
     Returns:
         Records: step (0 = as given), balanced_accuracy and auc of the label (of the class against the rest) on the
@@ -80,15 +83,20 @@ def relearn(
             f"num_steps {num_steps}, evaluate_every {evaluate_every}, batch_size {batch_size}: expected at least 1"
         )
     mask = request.mask(table) if request.kind == "label" else torch.ones(table.labels.shape, dtype=torch.bool)
+    if scope == "head":
+        precision = FP32
     start = _start_head if scope == "head" else _start_network
-    learner, batches, predict_eval = start(model, table, fit_rows.cpu(), eval_rows.cpu(), batch_size, seed)
-    mask = mask.to(device_of(learner))
+    learner, batches, predict_eval = start(model, table, fit_rows.cpu(), eval_rows.cpu(), batch_size, seed, precision)
+    device = device_of(learner)
+    mask = mask.to(device)
     optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate)
     curve = [{"step": 0, **_scores(predict_eval(), table, request, eval_rows), "loss": float("nan")}]
     for step, (inputs, labels, rows) in zip(range(1, num_steps + 1), batches, strict=False):
         if stop_at is not None and curve[-1]["balanced_accuracy"] >= stop_at:
             break
-        loss = forget_loss(learner(inputs), labels, mask[rows])
+        with precision.autocast(device):
+            logits = learner(inputs)
+        loss = forget_loss(logits, labels, mask[rows])
         if not torch.isfinite(loss):
             raise NonFiniteLossError(f"relearning diverged in step {step}: try a learning rate below {learning_rate}")
         optimizer.zero_grad(set_to_none=True)
@@ -105,12 +113,20 @@ _Start = tuple[nn.Module, Iterator[tuple[torch.Tensor, ...]], Callable[[], torch
 
 
 def _start_head(
-    model: nn.Module, table: ImageTable, fit_rows: torch.Tensor, eval_rows: torch.Tensor, batch_size: int, seed: int
+    model: nn.Module,
+    table: ImageTable,
+    fit_rows: torch.Tensor,
+    eval_rows: torch.Tensor,
+    batch_size: int,
+    seed: int,
+    precision: Precision,
 ) -> _Start:
     """Return a copy of the head, endless batches of features, and what predicts the rows to evaluate."""
     learner, device = copy.deepcopy(head(model)), device_of(model)
-    features, labels = predict(model, table, fit_rows)[1].to(device), table.labels[fit_rows].to(device)
-    eval_features = predict(model, table, eval_rows)[1].to(device)
+    features, eval_features = (
+        predict(model, table, rows, precision=precision)[1].to(device) for rows in (fit_rows, eval_rows)
+    )
+    labels = table.labels[fit_rows].to(device)
     generator = torch.Generator().manual_seed(seed)
 
     def batches() -> Iterator[tuple[torch.Tensor, ...]]:
@@ -122,23 +138,30 @@ def _start_head(
 
 
 def _start_network(
-    model: nn.Module, table: ImageTable, fit_rows: torch.Tensor, eval_rows: torch.Tensor, batch_size: int, seed: int
+    model: nn.Module,
+    table: ImageTable,
+    fit_rows: torch.Tensor,
+    eval_rows: torch.Tensor,
+    batch_size: int,
+    seed: int,
+    precision: Precision,
 ) -> _Start:
     """Return a copy of the network, endless batches of images, and what predicts the rows to evaluate."""
-    learner = copy_of(model)
+    learner = copy_of(model).to(memory_format=precision.memory_format)
     source = Batches(
         table,
         fit_rows,
         batch_size=batch_size,
         device=device_of(model),
         generator=torch.Generator().manual_seed(seed),
+        memory_format=precision.memory_format,
     )
 
     def batches() -> Iterator[tuple[torch.Tensor, ...]]:
         while True:
             yield from source
 
-    return learner, batches(), lambda: predict_logits(learner, table, eval_rows)
+    return learner, batches(), lambda: predict_logits(learner, table, eval_rows, precision=precision)
 
 
 def _scores(logits: torch.Tensor, table: ImageTable, request: ForgetRequest, rows: torch.Tensor) -> dict[str, float]:

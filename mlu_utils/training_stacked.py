@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import entry_losses
-from mlu_utils.training import SCHEDULES, NonFiniteLossError, device_of, rows_with_entries
+from mlu_utils.training import SCHEDULES, NonFiniteLossError, device_of, rows_with_entries, sgd
 
 
 def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed: int) -> torch.Tensor:
@@ -116,9 +116,7 @@ def fit_stacked(
     parameters, buffers = stack_module_state(list(models))
     skeleton = copy.deepcopy(models[0]).to("meta")  # the code of the forward pass without weights
     forward = vmap(lambda p, b, x: functional_call(skeleton, (p, b), (x,)), randomness="different")
-    optimizer = torch.optim.SGD(
-        parameters.values(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, foreach=True
-    )
+    optimizer = sgd(parameters.values(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     mask, num_steps = mask.to(device), num_epochs * len(batches[0])
     history, step = [], 0
     for epoch in tqdm(range(1, num_epochs + 1), desc=description, unit="epoch", disable=None, leave=False):

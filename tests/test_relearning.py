@@ -13,6 +13,7 @@ from conftest import tiny_classes, tiny_model, tiny_table
 from mlu_utils.models import build_model, head
 from mlu_utils.relearning import relearn
 from mlu_utils.requests import ForgetRequest, forget_loss
+from mlu_utils.runtime import BF16, FP32
 from mlu_utils.scoring.relearning import anamnesis_index, relearning_table, steps_to_reach
 from mlu_utils.scoring.utility import balanced_accuracy
 from mlu_utils.training import NonFiniteLossError, fit, predict, predict_logits
@@ -127,6 +128,17 @@ def test_network_relearning_descends_on_the_label_alone():
     curve = relearn(model, table, LABEL, scope="network", **options(table, batch_size=100, num_steps=40))
     assert curve[1]["loss"] == pytest.approx(float(loss), rel=1e-5)
     assert curve[-1]["loss"] < 0.8 * curve[1]["loss"]
+
+
+def test_bf16_changes_the_network_curve_by_rounding_only_and_the_head_curve_not_at_all():
+    table, model = tiny_table(), tiny_model()
+    for scope, tolerance in (("head", 0.0), ("network", 0.02)):
+        exact, rounded = (
+            [r["loss"] for r in relearn(model, table, LABEL, scope=scope, precision=precision, **options(table))][1:]
+            for precision in (FP32, BF16)
+        )
+        assert rounded == pytest.approx(exact, abs=tolerance)
+        assert (rounded == exact) == (scope == "head")
 
 
 def test_a_silenced_head_comes_back_faster_than_a_model_that_never_saw_the_label():

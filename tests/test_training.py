@@ -56,7 +56,7 @@ def test_fit_is_a_bare_loop(make_table, memory_format):
     rows = torch.nonzero(table.split == 0).flatten()
     images = normalise(table.images[rows]).to(memory_format=memory_format)
     labels = table.labels[rows]
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.8, weight_decay=0.01)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.8, weight_decay=0.01, fused=True)
     generator = torch.Generator().manual_seed(7)
     losses = []
     for _ in range(3):

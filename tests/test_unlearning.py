@@ -584,7 +584,7 @@ def test_without_modified_weights_it_is_plain_sgd(model):
     mask = ForgetRequest.parse("label:label1").mask(table)
     ours, _, losses = finetuned(model, share=0.0, num_steps=5)
     theirs = copy_of(model)
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.5, momentum=0.9)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.5, momentum=0.9, fused=True)
     generator, expected = torch.Generator().manual_seed(0), []
     rows = table.rows("train")
     while len(expected) < 5:

@@ -18,7 +18,7 @@ from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import entry_losses, mean_over, retain_loss
 from mlu_utils.runtime import Precision
-from mlu_utils.training import NonFiniteLossError, device_of, rows_with_entries
+from mlu_utils.training import NonFiniteLossError, device_of, is_finite, rows_with_entries
 
 BATCHNORM_MODES = ("train", "eval")
 Item = TypeVar("Item")
@@ -208,25 +208,10 @@ def descend(
     model.eval()
     optimizer.zero_grad(set_to_none=True)
     values = torch.stack(losses) if losses else torch.zeros(1)
-    if not (values.isfinite().all() and all(p.isfinite().all() for p in model.parameters())):
+    if not (values.isfinite().all() and is_finite(model)):
         rate, last = optimizer.param_groups[0]["lr"], float(values[-1])
         raise NonFiniteLossError(
             f"the {'weights were not finite' if math.isfinite(last) else f'loss became {last}'} after {len(losses)} "
             f"steps with learning_rate {rate}: try a smaller learning rate"
         )
     return values.tolist() if losses else []
-
-
-def sgd(
-    parameters: Iterable[nn.Parameter], *, learning_rate: float, momentum: float, weight_decay: float
-) -> torch.optim.SGD:
-    """Return SGD over the parameters.
-
-    Raises:
-        ValueError: a number below 0 or not finite.
-    """
-    numbers = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
-    for name, value in numbers.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
-    return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, foreach=True)
