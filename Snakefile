@@ -2,6 +2,7 @@
 # mlu_utils/notebook_runs.py.
 #   snakemake --cores 2 --config profile=quick --rerun-triggers params        (make reproduce does this)
 # On a cluster: the same with --executor slurm, and --config threads=N for the cores of one job.
+import shlex
 import shutil
 import sys
 
@@ -18,6 +19,8 @@ notebook_runs.check_profile(PROFILE)
 JOBS = notebook_runs.jobs(PROFILE)
 FINGERPRINTS = notebook_runs.fingerprints(PROFILE)
 PRIORITIES = notebook_runs.priorities(PROFILE)
+# No parameter: a checkout that moves to another folder stays up to date.
+PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
 HAS_GPU = shutil.which("nvidia-smi") is not None
 
 
@@ -42,7 +45,6 @@ for NUMBER, JOB in enumerate(JOBS):
         params:
             notebook=JOB.notebook,
             profile=PROFILE.name,
-            python=sys.executable,
             study=f"--study {JOB.study}" if JOB.study else "",
             # The one reason to run a job again: it covers code, parameters, data and everything upstream.
             fingerprint=FINGERPRINTS[JOB.notebook, JOB.study],
@@ -52,5 +54,5 @@ for NUMBER, JOB in enumerate(JOBS):
         # depend on no machine's number of cores. A GPU is not shared: there, jobs run one after the other.
         threads: int(config.get("threads", (workflow.cores or 1) if HAS_GPU else 1))
         shell:
-            "{params.python:q} -m mlu_utils.cli run-notebook"
+            f"{PYTHON} -m mlu_utils.cli run-notebook"
             " --notebook {params.notebook} --profile {params.profile} {params.study}"
