@@ -34,7 +34,7 @@ from mlu_utils.scoring.ordinal import reassign_removed_class
 
 NAN = float("nan")
 NUM_SCORES = 6  # the sweeps below must not go quiet when the registry shrinks
-NUM_CONTRACT_CASES = 41
+NUM_CONTRACT_CASES = 43
 NUM_MODULES = 12
 
 
@@ -93,6 +93,8 @@ def contract_cases():
     rng = np.random.default_rng(0)
     n, m = 60, 40
     member = rng.permuted(np.arange(8)[:, None] * np.ones(n) < 4, axis=0)
+    pairs = np.repeat(np.arange(4)[:, None] * np.arange(n) % 3 == 0, 2, axis=0)
+    pairs[1::2] ^= True  # of shadows 2k and 2k + 1 one learned from each image
     a = {
         "logits": rng.normal(size=(n, 3)),
         "other": rng.normal(size=(n, 3)),
@@ -107,6 +109,9 @@ def contract_cases():
         "losses": rng.exponential(size=n),
         "shadows": rng.normal(size=(8, n, 3)),
         "member": member,
+        "pairs": pairs,
+        "unit": np.arange(n) % 15,
+        "pairs_of_units": pairs[:, :15].copy(),
         "references": rng.exponential(size=(8, n)),
         "z": rng.exponential(size=m),
         "z_references": rng.exponential(size=(8, m)),
@@ -123,7 +128,8 @@ def contract_cases():
     def case(call, permuted, refuses=None, output_axis=None, fixed=()):
         used = [name for name in [*permuted.split(), *fixed] if name]
         axes = {
-            k: 1 if k in ("shadows", "member", "references", "margins", "margins2", "z_references") else 0 for k in a
+            k: 1 if k in ("shadows", "member", "pairs", "references", "margins", "margins2", "z_references") else 0
+            for k in a
         }
         refuses = (
             tuple(k for k in used if a[k].dtype == float and k not in ("y", "table", "y_fit"))
@@ -221,7 +227,18 @@ def contract_cases():
             "logits shadows member",
             output_axis=0,
         ),
-        "membership.lira_leave_one_out": case(me.lira_leave_one_out, "shadows member", output_axis=1),
+        "membership.lira_leave_pair_out": case(me.lira_leave_pair_out, "shadows pairs", output_axis=1),
+        "membership.unit_scores": case(me.unit_scores, "x unit"),
+        "membership.attack_shadows": case(
+            lambda shadows, unit, pairs_of_units: {
+                f"{row['attacker']} {key}": value
+                for row in me.attack_shadows(shadows, pairs_of_units, unit, **boot)
+                for key, value in row.items()
+                if key != "attacker"
+            },
+            "shadows unit",
+            fixed=("pairs_of_units",),
+        ),
         "membership.rmia": case(
             lambda losses, references, member, z, z_references: me.rmia(losses, references, member, z, z_references),
             "losses references member",
@@ -253,6 +270,9 @@ EXEMPT_FUNCTIONS = {
     "correlation.phi_coefficients",  # of labels, in which nan means unknown
     "ordinal.reassign_removed_class",  # goals, which a score then takes
     "membership.pooled",  # builds the input of a score
+    "membership.complementary_pairs",  # memberships, checked
+    "membership.shuffled_pairs",  # random by image
+    "membership.null_on_shuffles",  # attack_shadows on those
     "forgetting_quality.final_score",  # five numbers
 }
 

@@ -469,7 +469,7 @@ def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
         (..., U), higher = likelier a member.
 
     Raises:
-        ValueError: other shapes or types, or a person without an image.
+        ValueError: other shapes or types, scores that are not finite, or a person without an image.
 
     Source:
         User-level inference: Kandpal et al. (2023), User Inference Attacks on Large Language Models, averages
@@ -489,6 +489,7 @@ def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
         raise ValueError(
             f"scores {scores.shape} and unit {unit.dtype} {unit.shape}: expected (..., n) and integers (n,)"
         )
+    check_finite(scores, "scores")
     if unit.min() < 0 or not (counts := np.bincount(unit)).all():
         raise ValueError(f"units {unit.min()}..{unit.max()} have gaps: number those that have images 0..U-1")
     return scores @ (np.eye(len(counts))[unit] / counts)
