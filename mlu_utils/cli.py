@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         add(commands)
     options = parser.parse_args(arguments)
+    # torchvision's own, at import; nobody who runs a command can do anything about it.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
         return options.run(options) or 0
     except (ValueError, FileNotFoundError) as error:
