@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlu_utils import paths
+from mlu_utils.naming import choices
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -137,7 +138,7 @@ def run_experiment(
     for name in names:
         entry = require_method(name)
         if reading not in entry.readings and entry.readings != ("-",):
-            raise ValueError(f"unknown reading {reading!r} of {name}: choose one of {', '.join(entry.readings)}")
+            raise ValueError(f"unknown reading {reading!r} of {name}: {choices(reading, entry.readings)}")
     study = _study(dataset, label, request, model, seed, profile_name, num_epochs, device)
     _ = study.mask  # a request that cannot be served is refused before any training
     kind = study.forget_request.kind

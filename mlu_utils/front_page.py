@@ -10,14 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from mlu_utils import paths
+from mlu_utils.studies import load_profile
 
 BEGIN, END = "<!-- results: written by make publish -->", "<!-- end of results -->"
-# (request as in the tables, what the README calls it)
-REQUESTS = (
-    ("label:Eyeglasses", "Eyeglasses (`orl`, 50 epochs)"),
-    ("label:Smiling", "Smiling (`orl`, 50 epochs)"),
-    ("label:Male", "Male (`synthfaces`, 10 epochs)"),
-)
+PROFILE, STUDIES = "quick", ("orl-eyeglasses", "orl-smiling", "synthfaces-male")
 METHODS = ("Original", "Retrain", "WF", "WP", "CF-k", "SCRUB", "UNSIR", "SalUn", "NegGrad", "SSD", "HeadReset")
 # (table, metric, label or None for the forgotten one, digits)
 COLUMNS = {
@@ -36,15 +32,20 @@ def results_table(folder: Path = paths.FIGURES) -> str:
 
     Raises:
         FileNotFoundError: a table is missing: run `make reproduce`.
-        ValueError: a request of the table was not run.
+        ValueError: a study of the table was not run.
     """
     names = (*dict.fromkeys(table for table, *_ in COLUMNS.values()), "table_seconds")
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in names}
     lines = [f"| forgotten | model | {' | '.join(COLUMNS)} | speed-up |", "|---" * (len(COLUMNS) + 3) + "|"]
-    for request, title in REQUESTS:
+    profile = load_profile(PROFILE)
+    for name in STUDIES:
+        study = profile.study(name)
+        request = study["request"]
+        forgotten = request.partition(":")[2]
+        title = f"{forgotten} (`{study['dataset']}`, {study['num_epochs']} epochs)"
         for method in METHODS:
             cells = [
-                _mean(tables[table], request, method, metric, label or request.partition(":")[2], digits)
+                _mean(tables[table], request, method, metric, label or forgotten, digits)
                 for table, metric, label, digits in COLUMNS.values()
             ]
             speed = "" if method == "Original" else _mean(tables["table_seconds"], request, method, "speedup", "-", 1)

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from mlu_utils import paths
-from mlu_utils.studies import Profile, choices
+from mlu_utils.naming import choices
+from mlu_utils.studies import Profile
 
 PACKAGE = "mlu_utils"
 PARAMETERS_TAG = "parameters"

@@ -15,6 +15,7 @@ from torch import nn
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of, head
+from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, forget_loss
 from mlu_utils.runtime import FP32, Precision
 from mlu_utils.scoring.utility import auc, balanced_accuracy, class_margins
@@ -75,7 +76,7 @@ def relearn(
         The label's own loss instead of that of all labels, and an evaluation set apart from the images learned from.
     """
     if scope not in SCOPES:
-        raise ValueError(f"unknown scope {scope!r}: choose one of {', '.join(SCOPES)}")
+        raise ValueError(f"unknown scope {scope!r}: {choices(scope, SCOPES)}")
     if request.kind not in ("label", "class"):
         raise ValueError(f"relearning has no form for {request.kind} requests: only a label or a class is learned back")
     if min(num_steps, evaluate_every, batch_size) < 1:
@@ -83,10 +84,12 @@ def relearn(
             f"num_steps {num_steps}, evaluate_every {evaluate_every}, batch_size {batch_size}: expected at least 1"
         )
     mask = request.mask(table) if request.kind == "label" else torch.ones(table.labels.shape, dtype=torch.bool)
+    data = (model, table, fit_rows.cpu(), eval_rows.cpu(), batch_size, seed)
     if scope == "head":
-        precision = FP32
-    start = _start_head if scope == "head" else _start_network
-    learner, batches, predict_eval = start(model, table, fit_rows.cpu(), eval_rows.cpu(), batch_size, seed, precision)
+        precision = FP32  # one layer: nothing to gain
+        learner, batches, predict_eval = _start_head(*data)
+    else:
+        learner, batches, predict_eval = _start_network(*data, precision)
     device = device_of(learner)
     mask = mask.to(device)
     optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate)
@@ -113,19 +116,11 @@ _Start = tuple[nn.Module, Iterator[tuple[torch.Tensor, ...]], Callable[[], torch
 
 
 def _start_head(
-    model: nn.Module,
-    table: ImageTable,
-    fit_rows: torch.Tensor,
-    eval_rows: torch.Tensor,
-    batch_size: int,
-    seed: int,
-    precision: Precision,
+    model: nn.Module, table: ImageTable, fit_rows: torch.Tensor, eval_rows: torch.Tensor, batch_size: int, seed: int
 ) -> _Start:
     """Return a copy of the head, endless batches of features, and what predicts the rows to evaluate."""
     learner, device = copy.deepcopy(head(model)), device_of(model)
-    features, eval_features = (
-        predict(model, table, rows, precision=precision)[1].to(device) for rows in (fit_rows, eval_rows)
-    )
+    features, eval_features = (predict(model, table, rows)[1].to(device) for rows in (fit_rows, eval_rows))
     labels = table.labels[fit_rows].to(device)
     generator = torch.Generator().manual_seed(seed)
 

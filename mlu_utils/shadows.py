@@ -112,8 +112,8 @@ def train_shadows(
     if num_units < 2 or num_units % 2:
         raise ValueError(f"num_units must be even and at least 2, got {num_units}: every shadow learns half of them")
     generator = torch.Generator().manual_seed(seed)
-    units, target_rows, other_rows = _draw_targets(table, kind, num_units, images_per_person or 1, generator)
     name = torch.arange(table.num_images) if kind == "images" else table.identity
+    units, target_rows, other_rows = _draw_targets(table, kind, name, num_units, images_per_person or 1, generator)
     target_units, other_units = (torch.searchsorted(units, name[rows]) for rows in (target_rows, other_rows))
     halves = random_halves(torch.arange(num_units), num_shadows, num_images=num_units, seed=seed)
     everyone = (table.split == SPLITS.index("train")) & ~torch.isin(name, units)
@@ -175,11 +175,10 @@ def shares_right(models: Iterable[nn.Module], table: ImageTable, rows: torch.Ten
 
 
 def _draw_targets(
-    table: ImageTable, kind: str, num_units: int, images_per_unit: int, generator: torch.Generator
+    table: ImageTable, kind: str, name: torch.Tensor, num_units: int, images_per_unit: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the targets, the rows of them that will be learned and the others, each ascending."""
+    """Return the targets, as `name` (N,) calls them, the rows of them to learn and the others, each ascending."""
     train = table.rows("train")
-    name = torch.arange(table.num_images) if kind == "images" else table.identity
     candidates, counts = name[train].unique(return_counts=True)
     candidates = candidates[(counts >= images_per_unit) & (candidates >= 0)]
     if num_units > len(candidates):

@@ -38,6 +38,16 @@ def rows_with_entries(table: ImageTable, rows: torch.Tensor, mask: torch.Tensor)
     return rows[(~mask[rows] & ~table.labels[rows].isnan()).any(1)]
 
 
+def require_at_least(name: str, value: float, least: float) -> None:
+    """Refuse a hyperparameter below its least value: without a pass a method would return the original unnoticed.
+
+    Raises:
+        ValueError: below it, or nan.
+    """
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def is_finite(model: nn.Module) -> bool:
     """Return whether every weight is finite."""
     return all(bool(p.isfinite().all()) for p in model.parameters())
@@ -105,8 +115,7 @@ def fit(
         ValueError: num_epochs below 1, or no entry left to train on.
         NonFiniteLossError: the loss of an epoch was not finite; the model holds the last good weights.
     """
-    if num_epochs < 1:
-        raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
+    require_at_least("num_epochs", num_epochs, 1)
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
     device = device_of(model)

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
+from mlu_utils.naming import choices
 from mlu_utils.requests import entry_losses
-from mlu_utils.training import SCHEDULES, NonFiniteLossError, device_of, rows_with_entries, sgd
+from mlu_utils.training import SCHEDULES, NonFiniteLossError, device_of, require_at_least, rows_with_entries, sgd
 
 
 def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed: int) -> torch.Tensor:
@@ -93,10 +94,9 @@ def fit_stacked(
 
     Differs: float32 only, images in contiguous format; `training.fit` may use bf16 and channels_last.
     """
-    if num_epochs < 1:
-        raise ValueError(f"num_epochs must be at least 1, got {num_epochs}")
+    require_at_least("num_epochs", num_epochs, 1)
     if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
     rows = _rows_of_each(models, table, row_masks.cpu(), mask, seeds)
     device = device_of(models[0])

@@ -28,7 +28,7 @@ def tables(folder, recall=(0.25, 0.35)):
 
 def test_a_row_is_the_mean_over_seeds_of_the_targeted_reading(tmp_path, monkeypatch):
     tables(tmp_path)
-    monkeypatch.setattr(front_page, "REQUESTS", front_page.REQUESTS[:1])
+    monkeypatch.setattr(front_page, "STUDIES", front_page.STUDIES[:1])
     row = front_page.results_table(tmp_path).splitlines()[-1]
     assert row == "| Eyeglasses (`orl`, 50 epochs) | WP | .30 |  | 1.000 |  | 54 |"
 

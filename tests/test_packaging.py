@@ -34,10 +34,10 @@ IMPORT_ORDER = (
     "consistency",
     "claims",
     "diagram",
-    "front_page",
     "experiments",
     "tuning",
     "studies",
+    "front_page",
     "notebook_runs",
     "cli",
 )

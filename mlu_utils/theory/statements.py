@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from mlu_utils.naming import choices
 from mlu_utils.theory import cases
 from mlu_utils.theory.cases import Cases
 
@@ -347,7 +348,7 @@ def claims_of(statement: str) -> dict[str, Claim]:
         ValueError: no such statement.
     """
     if statement not in STATEMENTS:
-        raise ValueError(f"unknown statement {statement!r}: choose one of {', '.join(STATEMENTS)}")
+        raise ValueError(f"unknown statement {statement!r}: {choices(statement, STATEMENTS)}")
     return {claim.form: claim for claim in CLAIMS if claim.statement == statement}
 
 

@@ -120,16 +120,6 @@ class Sides:
             yield from self._passes(side, 1)
 
 
-def require_at_least(name: str, value: float, least: float) -> None:
-    """Refuse a hyperparameter below its least value: without a pass a method would return the original unnoticed.
-
-    Raises:
-        ValueError: below it, or nan.
-    """
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
 def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of a pair of batches; one forward pass where they are the same."""
     of_retain = retain.logits(model)

@@ -11,8 +11,8 @@ from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import retain_loss
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.training import NonFiniteLossError, device_of, sgd
-from mlu_utils.unlearning.descent import descend, require_at_least
+from mlu_utils.training import NonFiniteLossError, device_of, require_at_least, sgd
+from mlu_utils.unlearning.descent import descend
 
 
 def constrained_finetune(

@@ -12,8 +12,8 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, mean_over, retain_loss
 from mlu_utils.runtime import FP32, Precision
-from mlu_utils.training import right_entries, sgd
-from mlu_utils.unlearning.descent import Batch, Sides, descend, require_at_least
+from mlu_utils.training import require_at_least, right_entries, sgd
+from mlu_utils.unlearning.descent import Batch, Sides, descend
 
 
 def distillation_divergence(
