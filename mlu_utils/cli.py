@@ -72,6 +72,7 @@ def _add_experiment(commands) -> None:
     parser.add_argument("--epochs", type=int, help="train for so many epochs instead of the profile's number")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also write the unlearned model, as safetensors")
     parser.add_argument(
         "--reuse", action="store_true", help="take the reference models of an earlier run, with their timing"
     )
@@ -80,8 +81,11 @@ def _add_experiment(commands) -> None:
 def _experiment(options) -> int:
     import json
 
-    if options.json is not None and not options.json.resolve().parent.is_dir():
-        raise FileNotFoundError(f"--json {options.json}: the folder {options.json.parent} does not exist; create it")
+    for name, file in (("--json", options.json), ("--save", options.save)):
+        if file is not None and not file.resolve().parent.is_dir():
+            raise FileNotFoundError(f"{name} {file}: the folder {file.parent} does not exist; create it")
+    if options.save and options.method == ALL_METHODS:
+        raise ValueError(f"--save {options.save}: --method all makes several models; name one method")
     results = run_experiment(
         method=options.method,
         dataset=DATASET_ALIASES.get(options.dataset, options.dataset),
@@ -94,6 +98,7 @@ def _experiment(options) -> int:
         num_epochs=options.epochs,
         device=options.device,
         is_reused=options.reuse,
+        save=options.save,
     )
     if options.json:
         content = results if options.method == ALL_METHODS else results[0]
@@ -117,6 +122,7 @@ def run_experiment(
     num_epochs: int | None,
     device: str,
     is_reused: bool,
+    save: Path | None = None,
 ) -> list[dict]:
     """Return one result a method: seconds, speed-up, and five test scores of three models.
 
@@ -127,11 +133,13 @@ def run_experiment(
         reading: of WF and WP.
         profile_name: the profile whose recipe for this data set is used.
         is_reused: take reference models of an earlier run.
+        save: where the unlearned model goes, its result in the metadata; `models.load_checkpoint` reads it.
 
     Raises:
         ValueError: anything unknown or impossible among the arguments, before any training starts.
     """
     from mlu_utils import experiments, references, tuning
+    from mlu_utils.models import save_checkpoint
     from mlu_utils.unlearning import METHODS, require_kind, require_method
 
     names = list(METHODS) if method == ALL_METHODS else [method]
@@ -182,6 +190,8 @@ def run_experiment(
                 },
             }
         )
+        if save:
+            save_checkpoint(save, made.model, {**results[-1], "outputs": list(study.table.output_names)})
     return results
 
 
@@ -259,7 +269,7 @@ def _as_table(results: list[dict]) -> str:
 
 def _add_tune(commands) -> None:
     parser = _command(commands, "tune", _tune, "search hyperparameters on a request that no table reports")
-    parser.add_argument("--kind", required=True, help="label, class or images")
+    parser.add_argument("--kind", required=True, help="label, class, images or people")
     parser.add_argument("--method", action="append", default=[], help="repeat for several; default: all")
     parser.add_argument("--trials", type=int, default=12, help="configurations a method, the default one included")
 

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mlu_utils.references import Study
+from mlu_utils.models import load_checkpoint, save_checkpoint
+from mlu_utils.references import Study, checkpoint_path, code_sha256, identity_of, reference_model
 from mlu_utils.reporting import NOT_UNLEARNED, SCORE_COLUMNS
 from mlu_utils.scoring import audit, membership
 from mlu_utils.scoring.ordinal import reassign_removed_class
@@ -50,6 +51,49 @@ def run_method(
     A timed method runs twice: the first run of a process also pays for memory and kernels that training has long
     since set up. Both times are reported.
     """
+    used, options = _options(study, method, reading, parameters)
+    runs = [
+        unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
+        for _ in range(2 if is_timed else 1)
+    ]
+    seconds = [record.unlearning_time_s for _, record in runs]
+    return UnlearnedModel(runs[-1][0], used, seconds[-1], seconds[0])
+
+
+def unlearned_model(
+    study: Study, method: str, reading: str, parameters: Mapping[str, Any], seed: int, *, is_reused: bool = True
+) -> UnlearnedModel:
+    """Return what an untimed `run_method` makes of the study's original, from its checkpoint where there is one.
+
+    Checkpoints lie beside those of the reference models and are named likewise; the time is that of the run that
+    made them.
+
+    Args:
+        study, method, reading, parameters, seed: see `run_method`.
+        is_reused: False runs the method even so, for a timing of this run.
+    """
+    used, options = _options(study, method, reading, parameters)
+    identity = {
+        **identity_of(study),
+        "request": study.request,
+        "method": method,
+        "options": {name: str(value) for name, value in options.items()},
+        "unlearning_seed": seed,
+        "unlearning_code": code_sha256("unlearning"),
+    }
+    file = checkpoint_path(study, f"unlearned-{method}", identity)
+    if is_reused and file.is_file():
+        model, facts = load_checkpoint(file, architecture=study.architecture)
+        return UnlearnedModel(model.to(study.torch_device), used, facts["unlearning_time_s"], facts["first_call_s"])
+    original = reference_model(study, "original").model
+    made = run_method(study, original, method, reading, parameters, seed, is_timed=False)
+    times = {"unlearning_time_s": made.unlearning_time_s, "first_call_s": made.first_call_s}
+    save_checkpoint(file, made.model, {"identity": identity, **times})
+    return made
+
+
+def _options(study: Study, method: str, reading: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the reading as rows name it, and the method's arguments."""
     entry = require_method(method)
     options = {name: parameters[name] for name in entry.hyperparameters if name in parameters}
     if "precision" in entry.hyperparameters:
@@ -57,12 +101,7 @@ def run_method(
     used = "-" if entry.readings == ("-",) else reading
     if used != "-":
         options["reading"] = used
-    runs = [
-        unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
-        for _ in range(2 if is_timed else 1)
-    ]
-    seconds = [record.unlearning_time_s for _, record in runs]
-    return UnlearnedModel(runs[-1][0], used, seconds[-1], seconds[0])
+    return used, options
 
 
 def score_rows(

@@ -65,7 +65,9 @@ RULES: dict[str, NotebookRule] = {
     "03_weight_filtering": NotebookRule(seconds=90, needs=("02_original_model",), shows_steps=True),
     "04_weight_pruning": NotebookRule(seconds=70, needs=("02_original_model",), shows_steps=True),
     "05_baselines": NotebookRule(seconds=250, needs=("02_original_model",), data=("tuning",)),
-    "06_privacy_analysis": NotebookRule(seconds=300, needs=("02_original_model",), per_study=False, data=("tuning",)),
+    "06_privacy_analysis": NotebookRule(
+        seconds=200, needs=("02_original_model", "05_baselines"), per_study=False, data=("tuning",)
+    ),
     "07_appendix_proofs": NotebookRule(seconds=30, per_study=False),
     "07b_label_correlation": NotebookRule(
         seconds=200, needs=("02_original_model",), per_study=False, data=("tuning", "orl_attributes")

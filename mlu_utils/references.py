@@ -167,18 +167,8 @@ def reference_model(study: Study, name: str, *, is_reused: bool = True) -> Train
     """
     if name not in ("original", "retrained"):
         raise ValueError(f"unknown reference model {name!r}: choose original or retrained")
-    identity = {
-        "table": study.table.sha256,
-        "recipe": asdict(study.recipe),
-        "seed": study.seed,
-        "request": study.request if name == "retrained" else None,
-        "precision": study.number_format.name,
-        "architecture": study.architecture,
-        "device": study.torch_device.type,
-        "code": _training_code_sha256(),
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    file = paths.RUNS / study.profile / "models" / f"{name}-{key}.safetensors"
+    identity = {**identity_of(study), "request": study.request if name == "retrained" else None}
+    file = checkpoint_path(study, name, identity)
     if is_reused and file.is_file():
         model, facts = load_checkpoint(file, architecture=study.architecture)
         history = pd.DataFrame(facts["history"])
@@ -217,12 +207,31 @@ def reference_model(study: Study, name: str, *, is_reused: bool = True) -> Train
     return TrainedModel(model, pd.DataFrame(records), seconds, False)
 
 
+def identity_of(study: Study) -> dict:
+    """Return all that a model of this study depends on, the request apart: what checkpoints are named by."""
+    return {
+        "table": study.table.sha256,
+        "recipe": asdict(study.recipe),
+        "seed": study.seed,
+        "precision": study.number_format.name,
+        "architecture": study.architecture,
+        "device": study.torch_device.type,
+        "code": code_sha256("training", "models", "requests", "runtime", "references", "data"),
+    }
+
+
+def checkpoint_path(study: Study, name: str, identity: Mapping[str, Any]) -> Path:
+    """Return the file `<name>-<digest of the identity>` among the models of the study's profile."""
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    return paths.RUNS / study.profile / "models" / f"{name}-{key}.safetensors"
+
+
 @cache
-def _training_code_sha256() -> str:
-    """Return the digest of the modules that decide what training gives."""
-    package = Path(__file__).parent
-    files = [package / f"{name}.py" for name in ("training", "models", "requests", "runtime", "references")]
-    digest = hashlib.sha256()
-    for file in sorted([*files, *(package / "data").glob("*.py")]):
-        digest.update(file.read_bytes())
+def code_sha256(*names: str) -> str:
+    """Return the digest of these modules and subpackages of the package."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    files = {file for name in names for file in (package / f"{name}.py", *(package / name).glob("*.py"))}
+    for file in sorted(files):
+        if file.is_file():
+            digest.update(file.read_bytes())
     return digest.hexdigest()

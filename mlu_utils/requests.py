@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from mlu_utils.data.table import ImageTable
+from mlu_utils.runtime import at_least_float32
 
 KINDS = ("label", "class", "people", "images", "partial")
 
@@ -120,7 +121,7 @@ def entry_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
         logits: (B, K) multi-label, (B, C) single-label.
         labels: float (B, K) in {0, 1, nan}: binary cross-entropy; int64 (B, 1): cross-entropy.
     """
-    logits = logits.float() if logits.dtype != torch.float64 else logits
+    logits = at_least_float32(logits)
     if labels.dtype == torch.int64:
         losses = F.cross_entropy(logits, labels[:, 0], reduction="none")[:, None]
         return losses, torch.ones_like(losses, dtype=torch.bool)

@@ -53,6 +53,11 @@ FP32 = Precision("fp32", None)
 BF16 = Precision("bf16", torch.bfloat16)
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Return float64 as it is and everything else as float32: half precision is for the network only."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
 

@@ -83,6 +83,7 @@ def train_shadows(
     recipe: Recipe,
     seed: int,
     images_per_person: int | None = None,
+    candidates: Iterable[int] | None = None,
 ) -> Shadows:
     """Draw targets at random and train the shadows on half of them each, and on all training images besides, at once.
 
@@ -100,6 +101,7 @@ def train_shadows(
         recipe: how the shadows are trained.
         seed: of targets and halves; shadow s is initialised and trained under seed + s.
         images_per_person: people only; whoever has fewer training images is no target.
+        candidates: rows (images) or identities (people) that targets are drawn from; default: all.
 
     Raises:
         ValueError: unknown kind; odd numbers; images_per_person with images or missing with people; more targets than
@@ -113,7 +115,10 @@ def train_shadows(
         raise ValueError(f"num_units must be even and at least 2, got {num_units}: every shadow learns half of them")
     generator = torch.Generator().manual_seed(seed)
     name = torch.arange(table.num_images) if kind == "images" else table.identity
-    units, target_rows, other_rows = _draw_targets(table, kind, name, num_units, images_per_person or 1, generator)
+    allowed = name if candidates is None else torch.tensor(list(candidates))
+    units, target_rows, other_rows = _draw_targets(
+        table, kind, name, allowed, num_units, images_per_person or 1, generator
+    )
     target_units, other_units = (torch.searchsorted(units, name[rows]) for rows in (target_rows, other_rows))
     halves = random_halves(torch.arange(num_units), num_shadows, num_images=num_units, seed=seed)
     everyone = (table.split == SPLITS.index("train")) & ~torch.isin(name, units)
@@ -175,12 +180,18 @@ def shares_right(models: Iterable[nn.Module], table: ImageTable, rows: torch.Ten
 
 
 def _draw_targets(
-    table: ImageTable, kind: str, name: torch.Tensor, num_units: int, images_per_unit: int, generator: torch.Generator
+    table: ImageTable,
+    kind: str,
+    name: torch.Tensor,
+    allowed: torch.Tensor,
+    num_units: int,
+    images_per_unit: int,
+    generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the targets, as `name` (N,) calls them, the rows of them to learn and the others, each ascending."""
     train = table.rows("train")
     candidates, counts = name[train].unique(return_counts=True)
-    candidates = candidates[(counts >= images_per_unit) & (candidates >= 0)]
+    candidates = candidates[(counts >= images_per_unit) & (candidates >= 0) & torch.isin(candidates, allowed)]
     if num_units > len(candidates):
         raise ValueError(
             f"{num_units} targets asked for, but {table.source} has {len(candidates)} {kind} with at least "

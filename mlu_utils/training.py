@@ -19,7 +19,7 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import blocks, head
 from mlu_utils.naming import choices
 from mlu_utils.requests import retain_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.runtime import FP32, Precision, at_least_float32
 
 SCHEDULES = ("constant", "linear")
 
@@ -60,6 +60,9 @@ def sgd(
 
     A step of a ResNet-18 took 6 ms on one core of an idle CPU, 16 ms with `foreach`; beside two jobs that read and
     write memory 8 ms and 100 ms.
+
+    On a CPU the fused step takes weight and gradient to lie in memory alike and is silently wrong where they do not.
+    `backward` sees to it; whoever assigns a gradient by hand must, too.
 
     Raises:
         ValueError: a number below 0 or not finite.
@@ -178,7 +181,10 @@ def predict_logits(
     batch_size: int = 256,
     precision: Precision = FP32,
 ) -> torch.Tensor:
-    """Return the logits of the rows, float32 (len(rows), num_outputs) on the CPU; the model runs in eval mode."""
+    """Return the logits of the rows, (len(rows), num_outputs) on the CPU; the model runs in eval mode.
+
+    float32, or float64 from a model of float64.
+    """
     return predict(model, table, rows, batch_size=batch_size, precision=precision)[0]
 
 
@@ -191,16 +197,16 @@ def predict(
     batch_size: int = 256,
     precision: Precision = FP32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and the penultimate features that the head turns into them, float32 on the CPU, in one pass."""
+    """Return logits and the penultimate features that the head turns into them, in one pass; see `predict_logits`."""
     device, was_training = device_of(model), model.training
     batches = Batches(table, rows, batch_size=batch_size, device=device, memory_format=precision.memory_format)
     logits, features = [], []
-    hook = head(model).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu()))
+    hook = head(model).register_forward_pre_hook(lambda _, inputs: features.append(at_least_float32(inputs[0]).cpu()))
     model.eval()
     try:
         for images, _, _ in batches:
             with precision.autocast(device):
-                logits.append(model(images).float().cpu())
+                logits.append(at_least_float32(model(images)).cpu())
     finally:
         hook.remove()
         model.train(was_training)

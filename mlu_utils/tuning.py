@@ -1,28 +1,34 @@
 """Hyperparameters: searched with one budget for every method, on a request that is never reported.
 
-The search sees the original model and the validation split of the validation request, nothing else: not the retrained
-model, not the test split, not the request of any table. Every trial is kept in `data/tuning/<kind>.csv`; the chosen
-values are read from there, so that they cannot drift from what was measured.
+The search sees the original model and the validation split of the validation request (for people: and strangers, whom
+the model has never met), nothing else: not the retrained model, not the test split, not the request of any table.
+Every trial is kept in `data/tuning/<kind>.csv`; the chosen values are read from there, so that they cannot drift from
+what was measured.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.metrics import roc_auc_score
+from torch import nn
 from tqdm import tqdm
 
-from mlu_utils import experiments, paths
+from mlu_utils import data, experiments, paths
+from mlu_utils.data.table import SPLITS
 from mlu_utils.naming import choices
 from mlu_utils.references import Recipe, Study, reference_model
 from mlu_utils.requests import entry_losses
+from mlu_utils.shadows import Shadows, shares_right, train_shadows, unlearn_shadows
 from mlu_utils.training import NonFiniteLossError, predict_logits
 from mlu_utils.unlearning import METHODS, require_method
 
@@ -117,8 +123,41 @@ VALIDATION_REQUESTS = {
         learning_rate=0.05,
     ),
 }
+
+
+@dataclass(frozen=True)
+class ValidationPeople:
+    """People whom the search makes shadow networks forget; half of them each network has never met.
+
+    Args:
+        candidates: identities that they are drawn from.
+        num_people, photos_per_person, num_shadows, seed: see `shadows.train_shadows`.
+        image_size: height of the faces.
+    """
+
+    candidates: tuple[int, ...]
+    num_people: int
+    photos_per_person: int
+    num_shadows: int
+    seed: int
+    image_size: int
+
+
+# People of orl whose deletion notebook 06 does not report.
+VALIDATION_PEOPLE = ValidationPeople(
+    candidates=(4, 6, 7, 10, 14, 15, 16, 18, 20, 21, 25, 27, 30, 34, 35, 36, 39, 40),
+    num_people=16,
+    photos_per_person=5,
+    num_shadows=8,
+    seed=107,
+    image_size=24,
+)
+# How networks learn people from small faces, in the search and in notebook 06: small batches and a falling rate, so
+# that they learn their labels.
+PEOPLE_RECIPE = Recipe(num_epochs=16, batch_size=16, learning_rate=0.2, schedule="linear", is_augmented=False)
+KINDS = (*VALIDATION_REQUESTS, "people")
 # Kinds without a search of their own take the values of the nearest.
-NEAREST_KIND = {"people": "images", "partial": "label"}
+NEAREST_KIND = {"partial": "label"}
 PASSES = ("num_epochs", "impair_epochs", "repair_epochs", "msteps")  # hyperparameters that count passes over images
 
 
@@ -198,8 +237,8 @@ def objective(study: Study, model) -> dict[str, float]:
     """Return how good an unlearned model is on the validation split, without a look at Retrain: all in [0, 1].
 
     objective = (retained_accuracy + forgetting) / 2. forgetting is, for a label, 1 - 2 |AUC - 1/2| of its logit (1 =
-    says nothing); for a class, 1 - recall; for images and people, 1 - 2 |AUC - 1/2| of the loss between those of the
-    images that were trained on and those in the validation split.
+    says nothing); for a class, 1 - recall; for images, 1 - 2 |AUC - 1/2| of the loss between those of the images that
+    were trained on and those in the validation split. People: see `people_objective`.
     """
     table, rows = study.table, study.table.rows("validation")
     logits = predict_logits(model, table, rows)
@@ -217,8 +256,7 @@ def objective(study: Study, model) -> dict[str, float]:
         for split in ("train", "validation"):
             own = table.rows(split)
             own = own[study.mask[own].any(1)]
-            each, known = entry_losses(predict_logits(model, table, own), table.labels[own])
-            losses.append(((each * known).sum(1) / known.sum(1)).numpy())
+            losses.append(image_losses(predict_logits(model, table, own), table.labels[own]))
         is_member = np.repeat([1.0, 0.0], [len(part) for part in losses])
         forgetting = _says_nothing(is_member, np.concatenate(losses))
     return {"objective": (retained + forgetting) / 2, "retained_accuracy": retained, "forgetting": forgetting}
@@ -229,13 +267,49 @@ def _says_nothing(labels: np.ndarray, scores: np.ndarray) -> float:
     return 1 - 2 * abs(roc_auc_score(labels[known], scores[known]) - 0.5)
 
 
+def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, float]:
+    """Return how well networks have forgotten people, without a look at Retrain or the test split: all in [0, 1].
+
+    objective = (retained_accuracy + forgetting) / 2. retained_accuracy: share of the known labels that is right on
+    validation photos of people whom no request names. forgetting: 1 - 2 |AUC - 1/2| of the loss between the people
+    that a network was made to forget and those it has never met, mean over the networks; once on the photos that were
+    learned and once on validation photos of the same people, mean of both. Networks come in pairs that learned
+    complementary halves, so that nobody's being hard to call favours either side.
+
+    Args:
+        trained: the shadows before.
+        networks: the same after unlearning.
+    """
+    table = trained.table
+    is_validation = table.split == SPLITS.index("validation")
+    others = is_validation[trained.other_rows]
+    forgetting = []
+    for rows, unit in (
+        (trained.target_rows, trained.target_units),
+        (trained.other_rows[others], trained.other_units[others.numpy()]),
+    ):
+        loss = [image_losses(predict_logits(network, table, rows), table.labels[rows]) for network in networks]
+        aucs = [roc_auc_score(met[unit], own) for met, own in zip(trained.is_member, loss, strict=True)]
+        forgetting.append(1 - 2 * abs(float(np.mean(aucs)) - 0.5))
+    bystanders = (is_validation & ~torch.isin(table.identity, trained.units)).nonzero().flatten()
+    retained = float(shares_right(networks, table, bystanders).mean())
+    forgotten = float(np.mean(forgetting))
+    return {"objective": (retained + forgotten) / 2, "retained_accuracy": retained, "forgetting": forgotten}
+
+
+def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
+    """Return each image's mean loss over its known labels, (B,)."""
+    losses, known = entry_losses(logits, labels)
+    return ((losses * known).sum(1) / known.sum(1)).numpy()
+
+
 def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) -> Path:
     """Try `num_trials` configurations of each method on the validation request and write every trial down.
 
     Trials of methods that are searched again are replaced, others stay.
 
     Args:
-        kind: label, class or images.
+        kind: one of `KINDS`.
         methods: default: all with a space.
         num_trials: the same for each method; the first is its default.
 
@@ -245,8 +319,25 @@ def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) ->
     Raises:
         ValueError: unknown kind or method.
     """
-    if kind not in VALIDATION_REQUESTS:
-        raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, VALIDATION_REQUESTS)}")
+    if kind not in KINDS:
+        raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, KINDS)}")
+    attempt = _people_trials() if kind == "people" else _request_trials(kind)
+    file = FOLDER / f"{kind}.csv"
+    for method in methods or tuple(SPACES):
+        trials = []
+        points = list(configurations(method, num_trials))
+        for number, point in enumerate(tqdm(points, desc=f"{kind}: {method}", disable=None, leave=False)):
+            try:
+                values = attempt(method, point)
+            except NonFiniteLossError:  # a rate too high: the worst there is
+                values = {"objective": 0.0, "retained_accuracy": 0.0, "forgetting": 0.0, "seconds": float("nan")}
+            trials.append({"method": method, "trial": number, "hyperparameters": json.dumps(point), **values})
+        _write_trials(file, method, trials)
+    return file
+
+
+def _request_trials(kind: str) -> Callable[[str, dict], dict]:
+    """Return method, hyperparameters -> objective and seconds, on a model trained for it."""
     wanted = VALIDATION_REQUESTS[kind]
     study = Study(
         profile="tuning",
@@ -261,21 +352,36 @@ def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) ->
         dataset_options={} if wanted.image_size is None else {"size": wanted.image_size},
     )
     original = reference_model(study, "original").model
-    file = FOLDER / f"{kind}.csv"
-    for method in methods or tuple(SPACES):
-        trials = []
-        points = list(configurations(method, num_trials))
-        for number, point in enumerate(tqdm(points, desc=f"{kind}: {method}", disable=None, leave=False)):
-            try:
-                made = experiments.run_method(
-                    study, original, method, "targeted", point, study.seed + 1, is_timed=False
-                )
-                values = objective(study, made.model) | {"seconds": made.unlearning_time_s}
-            except NonFiniteLossError:  # a rate too high: the worst there is
-                values = {"objective": 0.0, "retained_accuracy": 0.0, "forgetting": 0.0, "seconds": float("nan")}
-            trials.append({"method": method, "trial": number, "hyperparameters": json.dumps(point), **values})
-        _write_trials(file, method, trials)
-    return file
+
+    def attempt(method: str, point: dict) -> dict[str, float]:
+        made = experiments.run_method(study, original, method, "targeted", point, study.seed + 1, is_timed=False)
+        return objective(study, made.model) | {"seconds": made.unlearning_time_s}
+
+    return attempt
+
+
+def _people_trials() -> Callable[[str, dict], dict]:
+    """Return the same for people, on shadows trained for it; seconds are those of one network."""
+    wanted = VALIDATION_PEOPLE
+    trained = train_shadows(
+        data.load("orl", size=wanted.image_size),
+        "small_cnn",
+        kind="people",
+        num_units=wanted.num_people,
+        images_per_person=wanted.photos_per_person,
+        num_shadows=wanted.num_shadows,
+        recipe=PEOPLE_RECIPE,
+        seed=wanted.seed,
+        candidates=wanted.candidates,
+    )
+
+    def attempt(method: str, point: dict) -> dict[str, float]:
+        start = time.perf_counter()
+        networks = unlearn_shadows(trained, method, point)
+        seconds = (time.perf_counter() - start) / len(networks)
+        return people_objective(trained, networks) | {"seconds": seconds}
+
+    return attempt
 
 
 def _write_trials(file: Path, method: str, trials: list[Mapping]) -> None:

@@ -1,5 +1,6 @@
 """One experiment from the command line, hyperparameters and their search, ordered classes: small and in seconds."""
 
+import dataclasses
 import json
 import math
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mlu_utils import cli, data, experiments, notebook_runs, paths, references, tuning
+from mlu_utils import cli, data, experiments, models, notebook_runs, paths, references, shadows, studies, tuning
 from mlu_utils.data import synthages
 from mlu_utils.references import Recipe, Study
 from mlu_utils.training import predict_logits
@@ -51,6 +52,19 @@ def test_an_experiment_writes_what_it_promises(method, tmp_path, capsys):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_an_experiment_hands_over_the_unlearned_model(tmp_path):
+    file = tmp_path / "unlearned.safetensors"
+    _, result = experiment("--method", "WP", *DIGITS, "--save", str(file), target=tmp_path / "result.json")
+    model, facts = models.load_checkpoint(file, architecture="small_cnn")
+    assert facts["request"] == "class:3" and facts["outputs"] == [str(digit) for digit in range(10)]
+    table = data.load("digits")
+    rows = table.rows("test")
+    of_three = table.labels[rows, 0] == 3
+    right = predict_logits(model, table, rows).argmax(1) == table.labels[rows, 0]
+    assert float(right[of_three].float().mean()) == pytest.approx(result["scores"]["forget_recall"]["unlearned"])
+    assert float(right[~of_three].float().mean()) == pytest.approx(result["scores"]["retained_accuracy"]["unlearned"])
+
+
 def test_every_method_takes_a_class():
     assert sum("class" in method.kinds for method in METHODS.values()) == len(METHODS) == 13
 
@@ -76,6 +90,8 @@ def test_all_methods_make_one_table(tmp_path, capsys):
         (["--method", "WP", "--dataset", "digits", "--label", "11", "--profile", "smoke"], "unknown class '11'"),
         (["--method", "WP", "--dataset", "digitz", "--label", "3"], "did you mean 'digits'?"),
         (["--method", "WP", *DIGITS, "--json", "/nowhere/at/all.json"], "does not exist; create it"),
+        (["--method", "WP", *DIGITS, "--save", "/nowhere/at/all.safetensors"], "does not exist; create it"),
+        (["--method", "all", *DIGITS, "--save", "one.safetensors"], "--method all makes several models; name one"),
         (["--method", "WP", *DIGITS, "--model", "resnet"], "unknown model 'resnet'"),
         (
             ["--method", "HeadReset", "--dataset", "digits", "--request", "images:1,2", "--profile", "smoke"],
@@ -114,12 +130,41 @@ def test_the_original_does_not_depend_on_the_request():
     pd.testing.assert_frame_equal(histories[0][columns], histories[1][columns])
 
 
+# Unlearned models that stay on disk
+
+
+def test_an_unlearned_model_is_made_once(monkeypatch):
+    study = Study("kept", "s", "digits", "small_cnn", "class:3", 3, Recipe(num_epochs=1, is_augmented=False))
+    how = ("WP", "targeted", {"forget_share": 0.01}, 7)
+    made = experiments.unlearned_model(study, *how)
+    original = references.reference_model(study, "original").model
+    direct = experiments.run_method(study, original, *how, is_timed=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "run_method", lambda *_, **__: pytest.fail("made again"))
+        again = experiments.unlearned_model(study, *how)
+        for other in (
+            ("WP", "printed", {"forget_share": 0.01}, 7),
+            ("WP", "targeted", {"forget_share": 0.02}, 7),
+            ("WP", "targeted", {"forget_share": 0.01}, 8),
+            ("WF", "targeted", {"forget_share": 0.01}, 7),
+        ):
+            with pytest.raises(pytest.fail.Exception):
+                experiments.unlearned_model(study, *other)
+        with pytest.raises(pytest.fail.Exception):
+            experiments.unlearned_model(dataclasses.replace(study, request="class:5"), *how)
+        with pytest.raises(pytest.fail.Exception):
+            experiments.unlearned_model(study, *how, is_reused=False)
+    for (name, kept), value in zip(again.model.state_dict().items(), direct.model.state_dict().values(), strict=True):
+        assert torch.equal(kept, value), name
+    assert (again.unlearning_time_s, again.reading) == (made.unlearning_time_s, "targeted")
+
+
 # Hyperparameters
 
 
 def test_every_method_has_the_same_number_of_trials():
     assert set(tuning.SPACES) == set(METHODS) - {"Retrain", "HeadReset"}
-    for kind in tuning.VALIDATION_REQUESTS:
+    for kind in tuning.KINDS:
         trials = tuning.read_trials(kind)
         assert trials.groupby("method").size().to_dict() == dict.fromkeys(tuning.SPACES, 12)
         assert (trials[trials.trial == 0].hyperparameters == "{}").all()
@@ -135,7 +180,73 @@ def test_no_reported_request_was_searched():
                 assert study.get("seed", 42) != wanted.seed
 
 
-@pytest.mark.parametrize("kind", tuning.VALIDATION_REQUESTS)
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_no_reported_person_was_searched(profile, monkeypatch):
+    monkeypatch.setattr(shadows, "fit_stacked", lambda *_, **__: None)
+    reported = notebook_runs.resolve_parameters("06_privacy_analysis", studies.load_profile(profile), None)
+    targets = shadows.train_shadows(
+        data.load("orl", size=reported["face_size"]),
+        "small_cnn",
+        kind="people",
+        num_units=reported["num_people"],
+        images_per_person=reported["photos_per_person"],
+        num_shadows=4,
+        recipe=tuning.PEOPLE_RECIPE,
+        seed=reported["seed"],
+    ).units.tolist()
+    assert len(targets) == reported["num_people"] and not set(targets) & set(tuning.VALIDATION_PEOPLE.candidates)
+    assert tuning.VALIDATION_PEOPLE.seed not in range(reported["seed"], reported["seed"] + reported["num_shadows"])
+
+
+@pytest.fixture(scope="module")
+def few_shadows():
+    wanted = tuning.VALIDATION_PEOPLE
+    return shadows.train_shadows(
+        data.load("orl", size=wanted.image_size),
+        "small_cnn",
+        kind="people",
+        num_units=wanted.num_people,
+        images_per_person=wanted.photos_per_person,
+        num_shadows=4,
+        recipe=tuning.PEOPLE_RECIPE,
+        seed=3,
+        candidates=wanted.candidates,
+    )
+
+
+def test_people_are_forgotten_when_nobody_can_tell_them_from_strangers(few_shadows):
+    """Training anew without them is not part of the search, but it must be what the search strives for."""
+    assert set(few_shadows.units.tolist()) <= set(tuning.VALIDATION_PEOPLE.candidates)
+    before = tuning.people_objective(few_shadows, list(few_shadows.models))
+    anew = shadows.unlearn_shadows(few_shadows, "Retrain", tuning.PEOPLE_RECIPE.fit_options())
+    after = tuning.people_objective(few_shadows, anew)
+    assert before["forgetting"] < 0.4 and after["forgetting"] > 0.85
+    assert after["retained_accuracy"] > before["retained_accuracy"] - 0.05
+
+
+@pytest.mark.parametrize(("what_they_say", "forgetting"), [("the same", 1), ("members are certain", 0)])
+def test_forgetting_of_people_by_hand(few_shadows, what_they_say, forgetting, monkeypatch):
+    """Losses that do not depend on what a network has met favour nobody, however hard somebody is to call."""
+    hardness = torch.rand(few_shadows.table.num_images, generator=torch.Generator().manual_seed(0))
+    number = {id(network): s for s, network in enumerate(few_shadows.models)}
+    seen = []
+
+    def predict(network, table, rows, **_):
+        seen.append(table.split[rows])
+        margin = hardness[rows]
+        if what_they_say != "the same":
+            who = torch.searchsorted(few_shadows.units, table.identity[rows]).clamp_max(len(few_shadows.units) - 1)
+            margin = margin + 5 * torch.from_numpy(few_shadows.is_member[number[id(network)]])[who]
+        sign = torch.where(table.labels[rows] > 0, 1.0, -1.0)
+        return sign * margin[:, None]
+
+    monkeypatch.setattr(tuning, "predict_logits", predict)
+    found = tuning.people_objective(few_shadows, list(few_shadows.models))
+    assert found["forgetting"] == pytest.approx(forgetting)
+    assert len(seen) == 8 and not any((split == 2).any() for split in seen), "the search looked at the test split"
+
+
+@pytest.mark.parametrize("kind", tuning.KINDS)
 @pytest.mark.parametrize("method", tuning.SPACES)
 def test_chosen_is_the_quickest_of_the_best_trials_and_inside_the_space(method, kind):
     trials = tuning.read_trials(kind).query("method == @method")
@@ -159,7 +270,7 @@ def test_the_notebooks_explain_the_method_with_the_values_that_the_tables_use(no
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2, 1000])
-@pytest.mark.parametrize("kind", tuning.VALIDATION_REQUESTS)
+@pytest.mark.parametrize("kind", tuning.KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cut_of_passes_lowers_numbers_of_passes_only(method, kind, max_epochs):
     defaults, tuned = METHODS[method].hyperparameters, tuning.chosen(method, kind)
@@ -189,13 +300,14 @@ def test_configurations_repeat_and_start_with_the_default():
 
 def test_an_unsearched_kind_takes_the_nearest_and_an_unknown_one_is_refused(tmp_path, monkeypatch):
     assert tuning.chosen("SCRUB", "partial") == tuning.chosen("SCRUB", "label")
-    assert tuning.chosen("SCRUB", "people") == tuning.chosen("SCRUB", "images")
     assert tuning.chosen("HeadReset", "label") == {}
     monkeypatch.setattr(tuning, "FOLDER", tmp_path)
     tuning.read_trials.cache_clear()
     with pytest.raises(FileNotFoundError, match="label.csv is missing: run mlu tune --kind label"):
         tuning.chosen("SCRUB", "label")
-    with pytest.raises(ValueError, match="no validation request for kind 'labels': choose one of label, class, images"):
+    with pytest.raises(
+        ValueError, match="no validation request for kind 'labels': choose one of label, class, images, people"
+    ):
         tuning.search("labels")
     tuning.read_trials.cache_clear()
 

@@ -22,6 +22,7 @@ from mlu_utils.training import (
     predict,
     predict_logits,
     right_entries,
+    sgd,
 )
 
 QUICK = {"num_epochs": 2, "batch_size": 5, "learning_rate": 0.05}
@@ -77,6 +78,27 @@ def test_fit_is_a_bare_loop(make_table, memory_format):
     expected = [sum(losses[i : i + 3]) / 3 for i in (0, 3, 6)]
     assert [record["retain_loss"] for record in history] == pytest.approx(expected, rel=1e-6)
     assert all(record["seconds"] > 0 for record in history)
+
+
+@pytest.mark.parametrize("of_images", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("of_weights", [torch.contiguous_format, torch.channels_last])
+def test_the_fused_step_is_the_plain_one_in_any_memory_layout(of_weights, of_images):
+    """Torch's fused SGD pairs weight and gradient by their place in memory."""
+    options = {"momentum": 0.8, "weight_decay": 0.01}
+    weights = {}
+    for name in ("fused", "plain"):
+        model = network(tiny_table()).to(memory_format=of_weights).train()
+        fused = sgd(model.parameters(), learning_rate=0.05, **options)
+        plain = torch.optim.SGD(model.parameters(), lr=0.05, fused=False, foreach=False, **options)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            images = torch.rand(6, 3, 12, 12, generator=generator).to(memory_format=of_images)
+            model.zero_grad(set_to_none=True)
+            model(images).square().mean().backward()
+            (fused if name == "fused" else plain).step()
+        weights[name] = model.state_dict()
+    for name, value in weights["plain"].items():
+        torch.testing.assert_close(weights["fused"][name], value, msg=name)
 
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation()])

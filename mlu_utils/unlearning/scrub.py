@@ -11,8 +11,8 @@ from torch import nn
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, mean_over, retain_loss
-from mlu_utils.runtime import FP32, Precision
-from mlu_utils.training import require_at_least, right_entries, sgd
+from mlu_utils.runtime import FP32, Precision, at_least_float32
+from mlu_utils.training import predict_logits, require_at_least, right_entries, sgd
 from mlu_utils.unlearning.descent import Batch, Sides, descend
 
 
@@ -37,8 +37,7 @@ def distillation_divergence(
             gradient beyond. The divergence knows no direction: a student more certain than its teacher stops at
             the same value.
     """
-    s, t = (z.float() if z.dtype != torch.float64 else z for z in (student, teacher))
-    s, t = s / temperature, t / temperature
+    s, t = (at_least_float32(z) / temperature for z in (student, teacher))
     if is_single_label:
         log_p = t.log_softmax(1)
         negative_entropy = (log_p.exp() * log_p).sum(1, keepdim=True)
@@ -107,7 +106,8 @@ def scrub(
     Source: Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, Algorithm 1; defaults of its public code
     (large scale).
 
-    Differs: Bernoulli divergence per label for multi-label data; the bounded climb.
+    Differs: Bernoulli divergence per label for multi-label data; the bounded climb; the teacher's logits are computed
+    once.
     """
     require_at_least("num_epochs", num_epochs, 1)
     require_at_least("msteps", msteps, 0)
@@ -115,19 +115,21 @@ def scrub(
         raise ValueError(f"temperature must be above 0, got {temperature}")
     mask = request.mask(table)
     like = _unseen_like(table, mask) if is_rewound else None
-    teacher, student = copy_of(model), copy_of(model).to(memory_format=precision.memory_format)
-    teacher.to(memory_format=precision.memory_format).requires_grad_(False)
+    student = copy_of(model).to(memory_format=precision.memory_format)
     options = {"seed": seed, "precision": precision}
     climbing = Sides(student, table, mask, batch_size=forget_batch_size, **options)
     descending = Sides(student, table, mask, batch_size=retain_batch_size, **options)
     optimizer = sgd(student.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    # The teacher stands still and its images are never augmented: one pass over them is enough.
+    of_train = predict_logits(model, table, table.rows("train"), precision=precision)
+    of_teacher = of_train.new_zeros(table.num_images, table.num_outputs)
+    of_teacher[table.rows("train")] = of_train
+    of_teacher = of_teacher.to(climbing.device)
 
     def divergence(batch: Batch, logits: torch.Tensor, chosen: torch.Tensor, is_climb: bool) -> torch.Tensor:
-        with torch.no_grad():
-            of_teacher = batch.logits(teacher)
         return distillation_divergence(
             logits,
-            of_teacher,
+            of_teacher[batch.rows],
             chosen,
             temperature=temperature,
             is_single_label=not table.is_multi_label,
