@@ -62,8 +62,8 @@ class NotebookRule:
 RULES: dict[str, NotebookRule] = {
     "01_data_preparation": NotebookRule(seconds=20, per_study=False, data=("orl_attributes",)),
     "02_original_model": NotebookRule(seconds=150, data=("orl_attributes",)),
-    "03_weight_filtering": NotebookRule(seconds=90, needs=("02_original_model",), shows_steps=True),
-    "04_weight_pruning": NotebookRule(seconds=70, needs=("02_original_model",), shows_steps=True),
+    "03_weight_filtering": NotebookRule(seconds=70, needs=("02_original_model",), shows_steps=True),
+    "04_weight_pruning": NotebookRule(seconds=50, needs=("02_original_model",), shows_steps=True),
     "05_baselines": NotebookRule(seconds=250, needs=("02_original_model",), data=("tuning",)),
     "06_privacy_analysis": NotebookRule(
         seconds=200, needs=("02_original_model", "05_baselines"), per_study=False, data=("tuning",)

@@ -261,6 +261,21 @@ def test_chosen_is_the_quickest_of_the_best_trials_and_inside_the_space(method, 
             assert values[name] in space
 
 
+def test_of_equally_quick_trials_the_best_is_chosen(tmp_path, monkeypatch):
+    columns = {"method": "FT", "forgetting": 0.8}
+    trials = pd.DataFrame(
+        [
+            {"trial": i, "hyperparameters": json.dumps({"num_epochs": i + 1}), "objective": o, "seconds": s, **columns}
+            for i, (o, s) in enumerate([(0.900, 1.0), (0.905, 1.05), (0.910, 2.0), (0.80, 0.1), (0.0, math.nan)])
+        ]
+    ).assign(retained_accuracy=0.9)
+    trials.to_csv(tmp_path / "label.csv", index=False)
+    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
+    tuning.read_trials.cache_clear()
+    assert tuning.chosen("FT", "label") == {"num_epochs": 2}
+    tuning.read_trials.cache_clear()
+
+
 @pytest.mark.parametrize(("notebook", "method"), [("03_weight_filtering", "WF"), ("04_weight_pruning", "WP")])
 def test_the_notebooks_explain_the_method_with_the_values_that_the_tables_use(notebook, method):
     parameters = notebook_runs.read_parameters(paths.NOTEBOOKS / f"{notebook}.ipynb")

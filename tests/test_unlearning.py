@@ -259,9 +259,13 @@ def test_relative_importance_by_hand():
     ours = selection.relative_importance(forget, retain, damping=0.5)
     f, r = (np.array(x.tolist()) / np.mean(x.tolist()) for x in (forget, retain))
     expected = f / (r + 0.5)
-    expected[3] = np.inf  # serves nothing but what must be forgotten
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
     assert ours[4] == 0  # serves nothing at all
+    exclusive = torch.tensor([False, False, True, False, True])
+    expected[[2, 4]] = np.inf  # nothing that is kept can use them, whatever was measured
+    ours = selection.relative_importance(forget, retain, exclusive=exclusive, damping=0.5)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    ours = selection.relative_importance(forget, retain, damping=0.5)
     torch.testing.assert_close(ours, selection.relative_importance(forget * 1e6, retain * 1e-6, damping=0.5))
     assert selection.relative_importance(torch.zeros(3), torch.zeros(3)).tolist() == [0, 0, 0]
 
@@ -729,7 +733,8 @@ def test_weight_pruning_is_its_steps_one_by_one(reading, text):
     if reading == "printed":
         scores, relative = forget.importance, None
     else:
-        scores = relative = selection.relative_importance(forget.importance, retain.importance)
+        exclusive = selection.exclusive_weights(theirs, mask)
+        scores = relative = selection.relative_importance(forget.importance, retain.importance, exclusive=exclusive)
     chosen = selection.forget_set(forget.importance, 0.3, relative=relative)
     thresholds = selection.percentile_thresholds(scores[chosen])
     zones = wp.assign_zones(scores, chosen, thresholds, reading=reading, seed=seed)
@@ -769,7 +774,8 @@ def test_weight_filtering_is_its_steps_one_by_one(reading):
     of_forget = wf.gradients_of(theirs, table, influential, mask, loss="forget").mean_absolute
     of_retain = wf.gradients_of(theirs, table, retain_rows, mask, loss="retain").mean_absolute
     forget, retain = wf.composite_scores(of_forget, of_retain, forget_entries=float(mask.float().mean()))
-    relative = None if reading == "printed" else selection.relative_importance(forget, retain)
+    exclusive = selection.exclusive_weights(theirs, mask)
+    relative = None if reading == "printed" else selection.relative_importance(forget, retain, exclusive=exclusive)
     scores = forget if reading == "printed" else relative
     chosen = selection.forget_set(of_forget, 0.3, relative=relative)
     tau = wf.adaptive_tau(1.5, overlap=selection.overlap(of_forget, of_retain), curvature=1, first_curvature=1)

@@ -59,7 +59,8 @@ def calibration_rows(
         candidates = rows_with_entries(table, rows, left_out)
         if len(candidates) == 0:
             raise ValueError(f"the {split} split of {table.source} has nothing to {what} for this request")
-        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))
+        # Another order than that of fine-tuning under the same seed, whose first batch would repeat these images.
+        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed + 2**32))
         chosen.append(candidates[order[:num_images]].sort().values)
     return chosen[0], chosen[1]
 
@@ -113,13 +114,13 @@ def relative_importance(
 ) -> torch.Tensor:
     """Return how much more a weight matters to what must be forgotten than to what must be kept, >= 0.
 
-    (forget / mean forget) / (retain / mean retain + damping): 1 = as much for one as for the other; infinite for a
-    weight that matters to what must be forgotten and to nothing else, such as the head row of a forgotten label.
+    (forget / mean forget) / (retain / mean retain + damping): 1 = as much for one as for the other; infinite for the
+    exclusive weights, see `exclusive_weights`. A measured retain importance of exactly 0 proves nothing: bf16 rounds
+    small gradients to it, and calibration images may leave a feature at rest.
     """
     floor = torch.finfo(forget.dtype).tiny
     ratio = (forget / forget.mean().clamp_min(floor)) / (retain / retain.mean().clamp_min(floor) + damping)
-    alone = (retain == 0) & (forget > 0)
-    return torch.where(alone if exclusive is None else alone | exclusive, torch.inf, ratio)
+    return ratio if exclusive is None else torch.where(exclusive, torch.inf, ratio)
 
 
 def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | None = None) -> torch.Tensor:
