@@ -1203,7 +1203,9 @@ def attack_intervals(
     """
     if table.empty:
         raise ValueError("the attack table has no rows: run the attacks first")
-    panels, models = list(dict.fromkeys(table[panel])), list(dict.fromkeys(table["model"]))
+    panels, order = list(dict.fromkeys(table[panel])), list(METHOD_STYLES)
+    # Controls, which are no methods, stand below.
+    models = sorted(dict.fromkeys(table["model"]), key=lambda m: order.index(m) if m in order else len(order))
     attackers = list(dict.fromkeys(table["attacker"])) if "attacker" in table else [None]
     height = 0.135 * max(2, len(attackers)) * len(models) + 1.7
     figure = _new_figure(figsize=(max(6.0, 2.3 * len(panels) + 1.6), height))
