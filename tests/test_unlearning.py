@@ -250,6 +250,9 @@ def test_percentile_thresholds_are_numpys():
     ours = selection.percentile_thresholds(torch.from_numpy(values))
     expected = np.percentile(values, [25, 50, 75], method="inverted_cdf")
     assert [ours.low, ours.middle, ours.high] == expected.tolist()
+    exclusive = torch.cat([torch.full((2000,), torch.inf), torch.from_numpy(values)])
+    assert selection.percentile_thresholds(exclusive) == ours  # they are above every threshold anyway
+    assert selection.percentile_thresholds(exclusive[:5]) == selection.Thresholds(math.inf, math.inf, math.inf)
     ours = selection.percentile_thresholds(torch.from_numpy(values), percentiles=(10, 60, 90))
     assert [ours.low, ours.middle, ours.high] == np.percentile(values, [10, 60, 90], method="inverted_cdf").tolist()
 

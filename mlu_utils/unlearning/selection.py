@@ -167,7 +167,8 @@ class Thresholds:
 
 
 def percentile_thresholds(scores: torch.Tensor, *, percentiles: tuple[float, ...] = (25, 50, 75)) -> Thresholds:
-    """Return the three thresholds of the scores of the weights in W_f.
+    """Return the three thresholds of the scores of the weights in W_f; infinite scores, as exclusive weights have, are
+    above them all and do not count.
 
     Raises:
         ValueError: W_f is empty.
@@ -177,7 +178,8 @@ def percentile_thresholds(scores: torch.Tensor, *, percentiles: tuple[float, ...
             "no weight has any influence on what must be forgotten (the model is certain of it on every calibration "
             "image): take more calibration images"
         )
-    return Thresholds(*(float(quantile(scores, p / 100)) for p in percentiles))
+    finite = scores[scores.isfinite()]
+    return Thresholds(*(float(quantile(finite if len(finite) else scores, p / 100)) for p in percentiles))
 
 
 def shuffled(choice: torch.Tensor, *, seed: int) -> torch.Tensor:
