@@ -167,8 +167,9 @@ class Thresholds:
 
 
 def percentile_thresholds(scores: torch.Tensor, *, percentiles: tuple[float, ...] = (25, 50, 75)) -> Thresholds:
-    """Return the three thresholds of the scores of the weights in W_f; infinite scores, as exclusive weights have, are
-    above them all and do not count.
+    """Return the three thresholds of the scores of the weights in W_f.
+
+    Infinite scores, which exclusive weights have, lie above them all and do not count.
 
     Raises:
         ValueError: W_f is empty.
