@@ -142,6 +142,20 @@ class ValidationPeople:
     seed: int
     image_size: int
 
+    def train(self) -> Shadows:
+        """Return the shadow networks, each of which has learned half of the people."""
+        return train_shadows(
+            data.load("orl", size=self.image_size),
+            "small_cnn",
+            kind="people",
+            num_units=self.num_people,
+            images_per_person=self.photos_per_person,
+            num_shadows=self.num_shadows,
+            recipe=PEOPLE_RECIPE,
+            seed=self.seed,
+            candidates=self.candidates,
+        )
+
 
 # People of orl whose deletion notebook 06 does not report.
 VALIDATION_PEOPLE = ValidationPeople(
@@ -265,7 +279,12 @@ def objective(study: Study, model) -> dict[str, float]:
 
 def _says_nothing(labels: np.ndarray, scores: np.ndarray) -> float:
     known = ~np.isnan(labels)
-    return 1 - 2 * abs(roc_auc_score(labels[known], scores[known]) - 0.5)
+    return _silence(roc_auc_score(labels[known], scores[known]))
+
+
+def _silence(auc: float) -> float:
+    """Return 1 for an AUC of one half, which says nothing, down to 0 for one that says all, also read backwards."""
+    return 1 - 2 * abs(auc - 0.5)
 
 
 def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, float]:
@@ -291,7 +310,7 @@ def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, f
     ):
         loss = [image_losses(predict_logits(network, table, rows), table.labels[rows]) for network in networks]
         aucs = [roc_auc_score(met[unit], own) for met, own in zip(trained.is_member, loss, strict=True)]
-        forgetting.append(1 - 2 * abs(float(np.mean(aucs)) - 0.5))
+        forgetting.append(_silence(float(np.mean(aucs))))
     bystanders = (is_validation & ~torch.isin(table.identity, trained.units)).nonzero().flatten()
     retained = float(shares_right(networks, table, bystanders).mean())
     forgotten = float(np.mean(forgetting))
@@ -363,18 +382,7 @@ def _request_trials(kind: str) -> Callable[[str, dict], dict]:
 
 def _people_trials() -> Callable[[str, dict], dict]:
     """Return the same for people, on shadows trained for it; seconds are those of one network."""
-    wanted = VALIDATION_PEOPLE
-    trained = train_shadows(
-        data.load("orl", size=wanted.image_size),
-        "small_cnn",
-        kind="people",
-        num_units=wanted.num_people,
-        images_per_person=wanted.photos_per_person,
-        num_shadows=wanted.num_shadows,
-        recipe=PEOPLE_RECIPE,
-        seed=wanted.seed,
-        candidates=wanted.candidates,
-    )
+    trained = VALIDATION_PEOPLE.train()
 
     def attempt(method: str, point: dict) -> dict[str, float]:
         start = time.perf_counter()

@@ -200,18 +200,7 @@ def test_no_reported_person_was_searched(profile, monkeypatch):
 
 @pytest.fixture(scope="module")
 def few_shadows():
-    wanted = tuning.VALIDATION_PEOPLE
-    return shadows.train_shadows(
-        data.load("orl", size=wanted.image_size),
-        "small_cnn",
-        kind="people",
-        num_units=wanted.num_people,
-        images_per_person=wanted.photos_per_person,
-        num_shadows=4,
-        recipe=tuning.PEOPLE_RECIPE,
-        seed=3,
-        candidates=wanted.candidates,
-    )
+    return dataclasses.replace(tuning.VALIDATION_PEOPLE, num_shadows=4, seed=3).train()
 
 
 def test_people_are_forgotten_when_nobody_can_tell_them_from_strangers(few_shadows):
