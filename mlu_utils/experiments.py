@@ -13,7 +13,7 @@ from torch import nn
 
 from mlu_utils.models import load_checkpoint, save_checkpoint
 from mlu_utils.references import Study, checkpoint_path, code_sha256, identity_of, reference_model
-from mlu_utils.reporting import NOT_UNLEARNED, SCORE_COLUMNS
+from mlu_utils.results.reporting import NOT_UNLEARNED, SCORE_COLUMNS
 from mlu_utils.scoring import audit, membership
 from mlu_utils.scoring.ordinal import reassign_removed_class
 from mlu_utils.scoring.probe import linear_probe

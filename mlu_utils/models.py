@@ -20,7 +20,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from mlu_utils.data.table import name_index
-from mlu_utils.runtime import seeded
+from mlu_utils.devices import seeded
 
 
 class SmallCNN(nn.Module):

@@ -23,7 +23,7 @@ from mlu_utils.data.batches import Augmentation
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import build_model, load_checkpoint, save_checkpoint
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.runtime import FP32, Precision, environment_record, resolve_device, resolve_precision
+from mlu_utils.devices import FP32, Precision, environment_record, resolve_device, resolve_precision
 from mlu_utils.training import fit, right_entries
 
 # A pass over the validation images took 9 % of an epoch's time (orl, ResNet-18); each fifth epoch shows the same curve.

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from mlu_utils.data.table import ImageTable
-from mlu_utils.runtime import at_least_float32
+from mlu_utils.devices import at_least_float32
 
 KINDS = ("label", "class", "people", "images", "partial")
 

@@ -27,11 +27,11 @@ from mlu_utils import models
 from mlu_utils.data.batches import normalise
 from mlu_utils.models import SmallCNN, build_model, copy_of
 from mlu_utils.requests import ForgetRequest, entry_losses, forget_loss
-from mlu_utils.runtime import FP32
+from mlu_utils.devices import FP32
 from mlu_utils.training import NonFiniteLossError, fit, predict_logits, sgd
 from mlu_utils.unlearning import METHODS, importance, salun, scrub, ssd, unlearn, unsir
 from mlu_utils.unlearning.cf_k import last_layers
-from mlu_utils.unlearning.descent import Sides, ascent_loss, descend
+from mlu_utils.unlearning.task import Sides, ascent_loss, descend
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 PIXELS = 3 * 8 * 8

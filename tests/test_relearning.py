@@ -11,10 +11,10 @@ import torch
 from conftest import tiny_classes, tiny_model, tiny_table
 
 from mlu_utils.models import build_model, head
-from mlu_utils.relearning import relearn
+from mlu_utils.attacks.relearning import relearn
 from mlu_utils.requests import ForgetRequest, forget_loss
-from mlu_utils.runtime import BF16, FP32
-from mlu_utils.scoring.relearning import anamnesis_index, relearning_table, steps_to_reach
+from mlu_utils.devices import BF16, FP32
+from mlu_utils.scoring.learning_curves import anamnesis_index, relearning_table, steps_to_reach
 from mlu_utils.scoring.utility import balanced_accuracy
 from mlu_utils.training import NonFiniteLossError, fit, predict, predict_logits
 from mlu_utils.unlearning import unlearn

@@ -25,7 +25,7 @@ from mlu_utils.theory import cases, models, steps
 from mlu_utils.theory import information as it
 from mlu_utils.theory.cases import Cases
 from mlu_utils.unlearning import METHODS
-from mlu_utils.unlearning.finetuning import constrained_finetune
+from mlu_utils.unlearning.constrained_finetune import constrained_finetune
 from mlu_utils.unlearning.importance import unflatten
 from mlu_utils.unlearning.selection import calibration_rows
 from mlu_utils.unlearning.weight_pruning import flat_weights, weight_pruning

@@ -14,7 +14,7 @@ from torch import nn
 from mlu_utils.data.batches import Augmentation, normalise
 from mlu_utils.models import blocks, build_model, head
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import (
     NonFiniteLossError,
     extract_block_features,

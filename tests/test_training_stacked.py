@@ -12,7 +12,7 @@ from mlu_utils.data.batches import Augmentation
 from mlu_utils.models import build_model
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.training import NonFiniteLossError, fit
-from mlu_utils.training_stacked import fit_stacked, random_halves
+from mlu_utils.attacks.stacked import fit_stacked, random_halves
 
 OPTIONS = {"num_epochs": 3, "batch_size": 4, "learning_rate": 0.05, "momentum": 0.8, "weight_decay": 0.01}
 

@@ -21,7 +21,7 @@ from mlu_utils.training import NonFiniteLossError, fit, predict, predict_logits
 from mlu_utils.unlearning import METHODS, importance, selection, unlearn
 from mlu_utils.unlearning import weight_filtering as wf
 from mlu_utils.unlearning import weight_pruning as wp
-from mlu_utils.unlearning.finetuning import constrained_finetune
+from mlu_utils.unlearning.constrained_finetune import constrained_finetune
 from mlu_utils.unlearning.head_reset import head_reset
 from mlu_utils.unlearning.influence import image_influence, most_influential
 

@@ -12,7 +12,7 @@ from mlu_utils.scoring.audit import audit_table, verify_unlearning
 from mlu_utils.scoring.entropy import streisand, streisand_table
 from mlu_utils.scoring.membership import membership_leak, null_on_halves
 from mlu_utils.scoring.probe import attack_logits, linear_probe
-from mlu_utils.scoring.relearning import relearning_table
+from mlu_utils.scoring.learning_curves import relearning_table
 from mlu_utils.scoring.utility import (
     SCORES,
     accuracy,

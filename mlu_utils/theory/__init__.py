@@ -5,7 +5,7 @@
 """
 
 from mlu_utils.theory import cases, information
-from mlu_utils.theory.models import (
+from mlu_utils.theory.on_networks import (
     clamp_bound,
     label_leakage,
     mcdiarmid_delta,

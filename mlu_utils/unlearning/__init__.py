@@ -15,7 +15,7 @@ from torch import nn
 from mlu_utils.data.table import ImageTable
 from mlu_utils.naming import choices
 from mlu_utils.requests import KINDS, ForgetRequest
-from mlu_utils.runtime import Timer, peak_memory_mib
+from mlu_utils.devices import Timer, peak_memory_mib
 from mlu_utils.training import device_of
 from mlu_utils.unlearning import (
     cf_k,

@@ -7,9 +7,9 @@ from torch import nn
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import require_at_least, sgd
-from mlu_utils.unlearning.descent import Sides, descend
+from mlu_utils.unlearning.task import Sides, descend
 
 
 def finetune(

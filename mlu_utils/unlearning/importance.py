@@ -30,7 +30,7 @@ from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.naming import choices
 from mlu_utils.requests import entry_losses, forget_loss, retain_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import device_of
 
 Weights = dict[str, torch.Tensor]

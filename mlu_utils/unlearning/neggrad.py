@@ -8,9 +8,9 @@ from torch import nn
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, retain_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import require_at_least, sgd
-from mlu_utils.unlearning.descent import Batch, Sides, ascent_loss, both_logits, descend
+from mlu_utils.unlearning.task import Batch, Sides, ascent_loss, both_logits, descend
 
 
 def neggrad(

@@ -8,7 +8,7 @@ from mlu_utils.data.batches import Augmentation
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import build_model, head
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import device_of, fit
 
 

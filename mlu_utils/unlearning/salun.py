@@ -9,10 +9,10 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, forget_loss, retain_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import require_at_least, sgd
 from mlu_utils.unlearning import importance, selection
-from mlu_utils.unlearning.descent import Batch, Sides, both_logits, descend
+from mlu_utils.unlearning.task import Batch, Sides, both_logits, descend
 
 SALIENCIES = ("absolute", "signed", "relative")
 

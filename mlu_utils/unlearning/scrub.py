@@ -11,9 +11,9 @@ from torch import nn
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, mean_over, retain_loss
-from mlu_utils.runtime import FP32, Precision, at_least_float32
+from mlu_utils.devices import FP32, Precision, at_least_float32
 from mlu_utils.training import predict_logits, require_at_least, right_entries, sgd
-from mlu_utils.unlearning.descent import Batch, Sides, descend
+from mlu_utils.unlearning.task import Batch, Sides, descend
 
 
 def distillation_divergence(

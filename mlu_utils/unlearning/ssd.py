@@ -9,9 +9,9 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.unlearning import importance
-from mlu_utils.unlearning.descent import Sides
+from mlu_utils.unlearning.task import Sides
 
 REFERENCES = ("auto", "retain", "all")
 

@@ -11,9 +11,9 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import device_of, require_at_least, sgd
-from mlu_utils.unlearning.descent import Batch, Sides, descend
+from mlu_utils.unlearning.task import Batch, Sides, descend
 
 FORMS = ("auto", "bank", "instance")
 

@@ -15,10 +15,10 @@ from torch import nn
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import require_at_least
 from mlu_utils.unlearning import importance, selection
-from mlu_utils.unlearning.finetuning import constrained_finetune
+from mlu_utils.unlearning.constrained_finetune import constrained_finetune
 from mlu_utils.unlearning.influence import image_influence, most_influential
 
 # Small batches, because images cancel in the gradient of a large one (see importance.sensitivity).

@@ -15,10 +15,10 @@ from torch import nn
 from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, retain_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import predict_logits, require_at_least
 from mlu_utils.unlearning import importance, selection
-from mlu_utils.unlearning.finetuning import constrained_finetune
+from mlu_utils.unlearning.constrained_finetune import constrained_finetune
 
 # Zones of Algorithm 2, as values of an int8 vector over the weights.
 UNTOUCHED, ZEROED, SHRUNK, NUDGED = 0, 1, 2, 3

@@ -28,7 +28,7 @@ from mlu_utils.data.table import SPLITS
 from mlu_utils.naming import choices
 from mlu_utils.references import Recipe, Study, reference_model
 from mlu_utils.requests import entry_losses
-from mlu_utils.shadows import Shadows, shares_right, train_shadows, unlearn_shadows
+from mlu_utils.attacks.shadows import Shadows, shares_right, train_shadows, unlearn_shadows
 from mlu_utils.training import NonFiniteLossError, predict_logits
 from mlu_utils.unlearning import METHODS, require_method
 

@@ -10,9 +10,9 @@ from torch import nn
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import retain_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import NonFiniteLossError, device_of, require_at_least, sgd
-from mlu_utils.unlearning.descent import descend
+from mlu_utils.unlearning.task import descend
 
 
 def constrained_finetune(

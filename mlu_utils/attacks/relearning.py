@@ -17,7 +17,7 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of, head
 from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, forget_loss
-from mlu_utils.runtime import FP32, Precision
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.scoring.utility import auc, balanced_accuracy, class_margins
 from mlu_utils.training import NonFiniteLossError, device_of, predict, predict_logits
 

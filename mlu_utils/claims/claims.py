@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlu_utils.consistency import (
+from mlu_utils.claims.consistency import (
     BASELINES,
     CONSISTENT,
     INCONSISTENT,

@@ -17,7 +17,7 @@ from torch import nn
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import entry_losses, mean_over, retain_loss
-from mlu_utils.runtime import Precision
+from mlu_utils.devices import Precision
 from mlu_utils.training import NonFiniteLossError, device_of, is_finite, rows_with_entries
 
 BATCHNORM_MODES = ("train", "eval")

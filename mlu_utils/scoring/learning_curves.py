@@ -1,7 +1,7 @@
 """How fast forgotten knowledge comes back: numbers from curves over training steps.
 
 Purpose: steps until a target, beside the retrained model's, with what a curve that ended too early still tells.
-Must not: train; the curves come from `mlu_utils.relearning`.
+Must not: train; the curves come from `mlu_utils.attacks.relearning`.
 
 Shapes: `steps` (T,) ascending, starting at 0 = before the first step; `values` (T,) a score after that many steps.
 """

@@ -24,7 +24,7 @@ from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import class_confidence, label_confidence
 from mlu_utils.training import predict_logits, right_entries
-from mlu_utils.training_stacked import fit_stacked, random_halves
+from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.unlearning import unlearn
 
 UNITS = ("images", "people")

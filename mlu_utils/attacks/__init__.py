@@ -1,0 +1,1 @@
+"""Attacks that train in order to attack: shadow networks, relearning. Attacks on arrays lie in `scoring`."""
