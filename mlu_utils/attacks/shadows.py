@@ -28,6 +28,9 @@ from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.unlearning import unlearn
 
 UNITS = ("images", "people")
+# How networks learn people from small faces, in the search of hyperparameters and in notebook 06b: small batches and a
+# falling rate, so that they learn their labels.
+PEOPLE_RECIPE = Recipe(num_epochs=16, batch_size=16, learning_rate=0.2, schedule="linear", is_augmented=False)
 
 
 @dataclass(frozen=True)
