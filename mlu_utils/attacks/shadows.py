@@ -14,20 +14,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
+from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.data.table import SPLITS, ImageTable
 from mlu_utils.models import build_model
 from mlu_utils.naming import choices
 from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.scoring.membership import class_confidence, label_confidence
+from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence, null_on_shuffles
 from mlu_utils.training import predict_logits, right_entries
-from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.unlearning import unlearn
 
 UNITS = ("images", "people")
+NULL = "Null (membership shuffled)"  # a control that `shadow_attacks` lists among the models
 # How networks learn people from small faces, in the search of hyperparameters and in notebook 06b: small batches and a
 # falling rate, so that they learn their labels.
 PEOPLE_RECIPE = Recipe(num_epochs=16, batch_size=16, learning_rate=0.2, schedule="linear", is_augmented=False)
@@ -180,6 +183,27 @@ def shares_right(models: Iterable[nn.Module], table: ImageTable, rows: torch.Ten
         right[known] = right_entries(model, table, rows, known).float()
         shares.append((right.sum(1) / known.sum(1)).numpy())
     return np.stack(shares)
+
+
+def shadow_attacks(
+    phi: Mapping[str, ArrayLike], is_member: np.ndarray, unit: np.ndarray, *, seed: int, num_resamples: int
+) -> pd.DataFrame:
+    """Return both attacks on the shadows of every model, and what they find where there is nothing to find.
+
+    Args:
+        phi: name of a model -> `confidences` of its shadows; one of them is "Original", whose shadows make the null.
+        is_member, unit, seed, num_resamples: see `membership.attack_shadows`.
+
+    Returns:
+        Columns model, attacker and those of `membership.attack_shadows`. The model `NULL` holds
+        `membership.null_on_shuffles`.
+    """
+    rows = []
+    for model, own in phi.items():
+        found = attack_shadows(own, is_member, unit, seed=seed, num_resamples=num_resamples)
+        rows += [{"model": model, **row} for row in found]
+    null = null_on_shuffles(phi["Original"], is_member, unit, seed=seed)
+    return pd.DataFrame(rows + [{"model": NULL, **row} for row in null])
 
 
 def _draw_targets(
