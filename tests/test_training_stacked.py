@@ -74,7 +74,7 @@ def test_halves_are_balanced_and_complementary():
 def test_a_diverging_model_stops_all_with_the_last_good_weights(table):
     models, masks = shadows(table, 2)
     start = copy.deepcopy(models)
-    with pytest.raises(NonFiniteLossError, match="epoch 1: .* last good weights"):
+    with pytest.raises(NonFiniteLossError, match="epoch 1 of models 0, 1: the loss became nan"):
         fit_stacked(models, table, masks, seeds=[0, 1], **{**OPTIONS, "learning_rate": 1e30})
     assert_close(models[0], start[0])
     assert_close(models[1], start[1])
