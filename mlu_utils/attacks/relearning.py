@@ -49,8 +49,7 @@ def relearn(
 
     Args:
         model: unlearned, retrained or original; BatchNorm runs in eval mode, its statistics do not move.
-        table: the data.
-        request: a label or a class.
+        request: for a label or a class.
         scope: "head" trains the last layer on the features as they are; "network" trains every weight.
         fit_rows: labelled images to learn from; few, to ask how much the features still hold.
         eval_rows: images to score on; nobody's face should be in both.

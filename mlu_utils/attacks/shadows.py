@@ -42,7 +42,7 @@ class Shadows:
 
     Args:
         models: S networks in eval mode; 2k and 2k + 1 have learned from complementary halves of the targets.
-        table: the data.
+        table: only its train split was learned from.
         kind: "images" or "people", what a target is; also the kind of the request that forgets it.
         units: int64 (U,), rows of the table (images) or identities (people).
         is_member: bool (S, U), the shadow learned from the target.
@@ -50,7 +50,7 @@ class Shadows:
         target_rows: int64 (n,), images of the targets that half of the shadows learned from.
         target_units: int64 (n,), the target of each of them, as an index into `units`.
         other_rows, other_units: the same for images of the targets that no shadow learned from; none for images.
-        seed: shadow s was trained under seed + s.
+        seed: shadow s was initialised and trained under seed + s.
         training_time_s: of all shadows together.
     """
 
@@ -99,13 +99,10 @@ def train_shadows(
     that were learned.
 
     Args:
-        table: the data; only its train split is learned from.
-        architecture: a name in `models.MODELS`.
-        kind: "images" or "people".
+        table, kind, seed: see `Shadows`; the seed also decides on targets and halves.
+        architecture, recipe: of every shadow.
         num_units: U, even.
         num_shadows: S, even; at least 4 for an attack on each by the others.
-        recipe: how the shadows are trained.
-        seed: of targets and halves; shadow s is initialised and trained under seed + s.
         images_per_person: people only; whoever has fewer training images is no target.
         candidates: rows (images) or identities (people) that targets are drawn from; default: all.
 
@@ -152,13 +149,7 @@ def train_shadows(
 
 
 def unlearn_shadows(shadows: Shadows, method: str, values: Mapping[str, Any]) -> list[nn.Module]:
-    """Return the shadows after each was made to forget all targets that it learned from, in one request.
-
-    Args:
-        shadows: left untouched.
-        method: a name in `unlearning.METHODS`.
-        values: its hyperparameters, the same for every shadow.
-    """
+    """Return copies of the shadows after each was made to forget all targets that it learned from, in one request."""
     return [
         unlearn(method, model, shadows.table_of(s), shadows.request(s), seed=shadows.seed + s, **values)[0]
         for s, model in enumerate(shadows.models)

@@ -35,14 +35,8 @@ from mlu_utils.training import (
 def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed: int) -> torch.Tensor:
     """Return which rows each model learns from, bool (num_models, num_images): halves in complementary pairs.
 
-    Every model learns from as many rows, and every row is learned by half of the models: what LiRA needs. Of an odd
-    number of rows, each pair leaves out one at random.
-
-    Args:
-        rows: int64, the rows to deal out; the others stay False.
-        num_models: an even number.
-        num_images: N of the table.
-        seed: of the draws.
+    Every model learns from as many of the rows, int64 (n,), and every row is learned by half of the models, an even
+    number: what LiRA needs. Of an odd number of rows, each pair leaves out one at random.
 
     Raises:
         ValueError: an odd number of models, or fewer than two rows.
