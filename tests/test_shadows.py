@@ -20,9 +20,9 @@ from mlu_utils.attacks.shadows import (
     unlearn_shadows,
 )
 from mlu_utils.models import build_model
-from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence, null_on_shuffles
+from mlu_utils.studies import Recipe
 from mlu_utils.training import fit, predict_logits
 from mlu_utils.unlearning import unlearn
 

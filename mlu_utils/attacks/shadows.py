@@ -23,9 +23,9 @@ from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.data.table import SPLITS, ImageTable
 from mlu_utils.models import build_model
 from mlu_utils.naming import choices
-from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence, null_on_shuffles
+from mlu_utils.studies import Recipe
 from mlu_utils.training import predict_logits, right_entries
 from mlu_utils.unlearning import unlearn
 
