@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlu_utils.models import build_model
-from mlu_utils.references import Recipe
+from mlu_utils.studies import Recipe
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence
 from mlu_utils.attacks.shadows import confidences, shares_right, train_shadows, unlearn_shadows

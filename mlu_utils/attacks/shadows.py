@@ -20,7 +20,7 @@ from torch import nn
 from mlu_utils.data.table import SPLITS, ImageTable
 from mlu_utils.models import build_model
 from mlu_utils.naming import choices
-from mlu_utils.references import Recipe
+from mlu_utils.studies import Recipe
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import class_confidence, label_confidence
 from mlu_utils.training import predict_logits, right_entries
