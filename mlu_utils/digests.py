@@ -1,0 +1,96 @@
+"""One notion of "the same": of facts, and of code. Checkpoints and the workflow both name their results by it.
+
+Code is the same while its syntax trees are, docstrings and comments apart. Nothing here imports the code it looks at.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import modulefinder
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mlu_utils import paths
+
+PACKAGE = "mlu_utils"
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def digest(facts: Any) -> str:
+    """Return the SHA-256 of facts that JSON can hold, whatever the order of their names."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_digest(*roots: str | Path, source: str = "") -> str:
+    """Return the SHA-256 of the code of these roots and of every module of the package that they import.
+
+    It is computed once a process for the same roots.
+
+    Args:
+        roots: names of modules of the package, or Python files.
+        source: Python text, for example the cells of a notebook, which counts likewise.
+
+    Raises:
+        ValueError: no such module or file, or one that is no Python.
+    """
+    trees = {name: _tree_digest(file.read_text(encoding="utf-8"), file.name) for name, file in _closure(roots, source)}
+    return digest([trees, _tree_digest(source, "source")])
+
+
+def import_closure(*roots: str | Path, source: str = "") -> dict[str, Path]:
+    """Return name -> file of the roots and of all that they import from this package, directly or indirectly.
+
+    Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root.
+
+    Args:
+        roots, source: see `code_digest`.
+
+    Raises:
+        ValueError: no such module or file, or one that is no Python.
+    """
+    return dict(_closure(roots, source))
+
+
+def _closure(roots: tuple[str | Path, ...], source: str) -> list[tuple[str, Path]]:
+    finder = _InsidePackage(path=[str(paths.ROOT)])
+    where = "source"
+    try:
+        for root in roots:
+            where = str(root)
+            if isinstance(root, Path):
+                finder.load_file(str(root))
+            else:
+                finder.import_hook(root)
+        where = "source"
+        finder.scan_code(compile(source, "source", "exec"), finder.add_module("__main__"))
+    except (ImportError, OSError) as error:
+        raise ValueError(f"the imports of {where} cannot be followed: {error}") from error
+    except SyntaxError as error:
+        raise ValueError(f"{where}: {error.filename}, line {error.lineno} is no valid Python: {error.msg}") from error
+    return sorted((name, Path(module.__file__)) for name, module in finder.modules.items() if module.__file__)
+
+
+class _InsidePackage(modulefinder.ModuleFinder):
+    """Follows imports, but never out of the package."""
+
+    def find_module(self, name, path, parent=None):
+        full = f"{parent.__name__}.{name}" if parent else name
+        if name != "__init__" and full.split(".")[0] != PACKAGE:
+            raise ImportError(f"{full} is no module of {PACKAGE}")
+        try:
+            return super().find_module(name, path, parent)
+        except AttributeError:  # modulefinder knows no packages of this kind
+            raise ValueError(f"the folder of {full} has no __init__.py: its imports cannot be followed") from None
+
+
+@cache
+def _tree_digest(source: str, name: str) -> str:
+    tree = ast.parse(source, name)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
