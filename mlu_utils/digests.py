@@ -25,7 +25,7 @@ def digest(facts: Any) -> str:
 
 
 @cache
-def code_digest(*roots: str | Path, source: str = "") -> str:
+def code_digest(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> str:
     """Return the SHA-256 of the code of these roots and of every module of the package that they import.
 
     It is computed once a process for the same roots.
@@ -33,30 +33,32 @@ def code_digest(*roots: str | Path, source: str = "") -> str:
     Args:
         roots: names of modules of the package, or Python files.
         source: Python text, for example the cells of a notebook, which counts likewise.
+        excludes: names of modules that do not count, nor what only they import.
 
     Raises:
         ValueError: no such module or file, or one that is no Python.
     """
-    trees = {name: _tree_digest(file.read_text(encoding="utf-8"), file.name) for name, file in _closure(roots, source)}
+    closure = _closure(roots, source, excludes)
+    trees = {name: _tree_digest(file.read_text(encoding="utf-8"), file.name) for name, file in closure}
     return digest([trees, _tree_digest(source, "source")])
 
 
-def import_closure(*roots: str | Path, source: str = "") -> dict[str, Path]:
+def import_closure(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> dict[str, Path]:
     """Return name -> file of the roots and of all that they import from this package, directly or indirectly.
 
     Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root.
 
     Args:
-        roots, source: see `code_digest`.
+        roots, source, excludes: see `code_digest`.
 
     Raises:
         ValueError: no such module or file, or one that is no Python.
     """
-    return dict(_closure(roots, source))
+    return dict(_closure(roots, source, excludes))
 
 
-def _closure(roots: tuple[str | Path, ...], source: str) -> list[tuple[str, Path]]:
-    finder = _InsidePackage(path=[str(paths.ROOT)])
+def _closure(roots: tuple[str | Path, ...], source: str, excludes: tuple[str, ...]) -> list[tuple[str, Path]]:
+    finder = _InsidePackage(path=[str(paths.ROOT)], excludes=excludes)
     where = "source"
     try:
         for root in roots:

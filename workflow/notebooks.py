@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,9 +21,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's package, whatever is installed
 
 from mlu_utils import paths
-from mlu_utils.digests import code_digest, digest
+from mlu_utils.digests import PACKAGE, code_digest, digest
 from mlu_utils.naming import choices
-from mlu_utils.studies import Profile, Study, checked_value
+from mlu_utils.studies import Profile, checked_value
 
 PARAMETERS_TAG, INJECTED_TAG = "parameters", "injected-parameters"
 FILLED_IN = ("profile", "study", "change")  # by the workflow, never by a profile
@@ -64,9 +63,7 @@ RULES: dict[str, Rule] = {
     ),
     "06b_people_and_images": Rule(runs_for="profile", data=("tuning", "orl_attributes")),
     "07_appendix_proofs": Rule(runs_for="profile"),
-    "07b_label_correlation": Rule(
-        needs=("02_original_model",), runs_for="profile", data=("tuning", "orl_attributes")
-    ),
+    "07b_label_correlation": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning", "orl_attributes")),
     "07c_bounds_on_models": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning",)),
 }
 RULES["11_results"] = Rule(needs=tuple(RULES), runs_for="profile", data=("reference",), counts_drawings=True)
@@ -123,8 +120,8 @@ def find_job(notebook: str, profile: Profile, study: str | None) -> Job:
     """
     if notebook not in RULES:
         raise ValueError(f"unknown notebook {notebook!r}: {choices(notebook, RULES)}")
-    if study is not None and study not in profile.studies:
-        raise ValueError(f"unknown study {study!r} in profile {profile.name!r}: {choices(study, profile.studies)}")
+    if study is not None:
+        profile.study(study)
     if (study is None) != (RULES[notebook].runs_for == "profile"):
         advice = "profile: give no --study" if study else f"study: give --study, {choices('', profile.studies)}"
         raise ValueError(f"{notebook} runs once per {advice}")
@@ -184,7 +181,9 @@ def _assignments(source: str, name: str) -> dict[str, ast.AnnAssign]:
     found: dict[str, ast.AnnAssign] = {}
     for node in ast.parse(source).body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
-            raise ValueError(f"{name}: parameter line {ast.unparse(node)!r}: expected 'name: type = literal  # meaning'")
+            raise ValueError(
+                f"{name}: parameter line {ast.unparse(node)!r}: expected 'name: type = literal  # meaning'"
+            )
         if node.target.id in found:
             raise ValueError(f"{name}: parameter {node.target.id} is given twice")
         found[node.target.id] = node
@@ -244,7 +243,7 @@ def resolve_parameters(job: Job) -> dict[str, Any]:
     """
     parameters = read_parameters(read_notebook(committed(job.notebook)), job.notebook)
     resolved = {name: value for name, (_, value) in parameters.items()}
-    for name, value in job.profile.knobs(job.notebook).items():
+    for name, value in job.profile.knobs(job.notebook, job.study).items():
         where = f"{job.profile.name}.yaml: notebooks.{job.notebook}.{name}"
         if name in FILLED_IN:
             raise ValueError(f"{where}: {name!r} is filled in by the workflow; remove it")
@@ -274,18 +273,16 @@ def parameterised(job: Job, fingerprint: str) -> dict:
 
 
 def check_profile(profile: Profile) -> None:
-    """Resolve every study and every job's parameters, so that a typo is found before any long work starts.
+    """Resolve every job's parameters, so that a typo is found before any long work starts.
 
     Raises:
-        ValueError: see `resolve_parameters` and `Study.load`; also a section for a notebook that does not exist.
+        ValueError: see `resolve_parameters`; also a section for a notebook that does not exist.
     """
     for name in profile.notebooks:
         if name not in RULES:
             raise ValueError(f"{profile.name}.yaml: notebooks: unknown notebook {name!r}: {choices(name, RULES)}")
-    for study in profile.studies:
-        Study.load(profile.name, study)
-    for notebook in RULES:
-        resolve_parameters(_jobs_of(notebook, profile)[0])
+    for job in jobs(profile):
+        resolve_parameters(job)
 
 
 # --- Fingerprints -------------------------------------------------------------------------------------------
@@ -299,55 +296,67 @@ def code_sha256(notebook: Mapping, name: str) -> str:
 
 
 def fingerprints(profile: Profile) -> dict[Job, str]:
-    """Return job -> SHA-256 of all that its result depends on.
+    """Return job -> fingerprint of all jobs of a profile, in the order of `jobs`."""
+    known: dict[Job, str] = {}
+    return {job: fingerprint(job, known) for job in jobs(profile)}
 
-    Code of its cells and of the modules that they import, directly or indirectly (comments and docstrings left out),
-    methods that it runs, parameters, what its study is, declared data, and the same of every job upstream.
+
+def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
+    """Return the SHA-256 of all that a job's result depends on.
+
+    Code of its cells, of the modules that they import, directly or indirectly, and of the methods that it runs
+    (comments and docstrings left out); parameters; what its study is; declared data; the same of every job upstream.
+
+    Args:
+        job: of one profile.
+        known: fingerprints of jobs of this profile so far; grows.
     """
-    done: dict[Job, str] = {}
-    for job in jobs(profile):
+    known = {} if known is None else known
+    if job not in known:
         rule, parameters = RULES[job.notebook], resolve_parameters(job)
-        study = Study.load(profile.name, job.study).facts(plan=rule.uses_plan) if job.study else {}
-        _, cells = _split(read_notebook(committed(job.notebook)), job.notebook)
-        source = "\n".join(_plain_python(source_of(cell)) for cell in cells)
-        try:
-            methods = _method_modules(source, parameters, study)
-            code = code_digest(*methods, source=source, excludes=() if rule.counts_drawings else DRAWINGS)
-        except (SyntaxError, ValueError) as error:
-            raise ValueError(f"{job.notebook}: {error}") from error
+        study = job.profile.study(job.study).facts(plan=rule.uses_plan) if job.study else {}
         facts = {
-            "job": [job.notebook, profile.name, job.study],
-            "code": code,
+            "job": [job.notebook, job.profile.name, job.study],
+            "code": _code_digest(job.notebook, [parameters, study]),
             "parameters": parameters,
             "study": study,
             "data": {name: _data_sha256(paths.DATA / name) for name in rule.data},
-            "upstream": [[up.notebook, up.study, done[up]] for up in job.upstream()],
+            "upstream": [[up.notebook, up.study, fingerprint(up, known)] for up in job.upstream()],
         }
         if rule.runs_for == "profile" and rule.needs:
-            facts["publish_study"] = profile.publish_study
-        done[job] = digest(facts)
-    return done
+            facts["publish_study"] = job.profile.publish_study
+        known[job] = digest(facts)
+    return known[job]
 
 
-def _plain_python(source: str) -> str:
-    """Return a cell's text without the lines that only IPython understands."""
-    return re.sub(r"(?m)^\s*[%!].*$", "", source)
+def _code_digest(notebook: str, values: list[dict]) -> str:
+    _, cells = _split(read_notebook(committed(notebook)), notebook)
+    # Lines that only IPython understands count as text.
+    lines = "\n".join(source_of(cell) for cell in cells).splitlines()
+    magic = [line for line in lines if line.lstrip().startswith(("%", "!"))]
+    source = "\n".join("" if line in magic else line for line in lines)
+    excludes = () if RULES[notebook].counts_drawings else DRAWINGS
+    try:
+        return digest([magic, code_digest(*_method_modules(source, values), source=source, excludes=excludes)])
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{notebook}.ipynb: {error}") from error
 
 
-def _method_modules(source: str, parameters: Mapping, study: Mapping) -> list[str]:
+def _method_modules(source: str, values: list[dict]) -> list[str]:
     """Return the modules of the methods that a job runs: METHODS imports them on use, so that no import shows them.
 
-    A job runs the methods that its cells, its parameters or its study's plan name; a plan that names none runs all
-    that take the request.
+    A job runs the methods that its cells, its parameters or its study's plan name; an empty plan means all that take
+    the request.
     """
     from mlu_utils.unlearning import METHODS
 
     named = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
-    named |= set(_texts([parameters, study]))
-    if study.get("methods") == []:
+    named |= set(_texts(values))
+    for study in (value for value in values if value.get("methods") == []):
         kind = study["request"].partition(":")[0]
         named |= {name for name, method in METHODS.items() if kind in method.kinds}
-    return sorted({METHODS[name].module for name in METHODS if name in named})
+    own = {METHODS[name].module for name in METHODS if name in named}
+    return sorted(module for module in own if module.partition(".")[0] == PACKAGE)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -374,12 +383,6 @@ def file_sha256(path: Path) -> str | None:
 # --- Records of finished jobs -------------------------------------------------------------------------------
 
 
-def record(job: Job, fingerprint: str, written: list[Path]) -> dict:
-    """Return what is noted of a finished job: fingerprint, digests of the files it wrote and of what it read."""
-    files = {str(path.relative_to(paths.RUNS)): file_sha256(path) for path in sorted(written)}
-    return {"fingerprint": fingerprint, "files": files, "upstream": _upstream_digest(job)}
-
-
 def is_current(noted: Mapping, job: Job, fingerprint: str) -> bool:
     """Whether a record says that a job's result is the one wanted, and that it still lies there as it was written.
 
@@ -388,12 +391,13 @@ def is_current(noted: Mapping, job: Job, fingerprint: str) -> bool:
     """
     return (
         noted.get("fingerprint") == fingerprint
-        and noted.get("upstream") == _upstream_digest(job)
+        and noted.get("upstream") == upstream_digest(job)
         and all(file_sha256(paths.RUNS / name) == sha256 for name, sha256 in noted.get("files", {}).items())
     )
 
 
-def _upstream_digest(job: Job) -> str:
+def upstream_digest(job: Job) -> str:
+    """Return the SHA-256 of the records of all that a job reads."""
     return digest([file_sha256(up.marker) for up in job.upstream()])
 
 

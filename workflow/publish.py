@@ -7,22 +7,21 @@ Nothing is written unless all of it is fit; nothing else writes there.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import notebooks
 import pandas as pd
 import run
-from notebooks import Job
 
+import notebooks
 from mlu_utils import paths
 from mlu_utils.digests import digest
 from mlu_utils.files import write_atomically
 from mlu_utils.studies import Profile
+from notebooks import Job
 
 MAX_NOTEBOOK_BYTES = 1_000_000
 MACHINE_PATH = re.compile(

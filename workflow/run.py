@@ -22,11 +22,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import notebooks
-from notebooks import Job
-
 from mlu_utils import paths
-from mlu_utils.files import write_atomically
+from mlu_utils.files import JOURNAL, write_atomically
 from mlu_utils.studies import Profile
+from notebooks import Job
 
 KERNEL_STARTS = 3
 KERNEL_START_TIMEOUT_S = 180  # a cold import of torch on a busy disk
@@ -100,7 +99,9 @@ def reproduce(options: argparse.Namespace) -> int:
         _take(file, fcntl.LOCK_SH)
         status = subprocess.run(command, cwd=paths.ROOT, pass_fds=(file.fileno(),)).returncode
     if status:
-        print("reproduce stopped: see the error above. What is finished is kept; run it again to go on.", file=sys.stderr)
+        print(
+            "reproduce stopped: see the error above. What is finished is kept; run it again to go on.", file=sys.stderr
+        )
     return status
 
 
@@ -177,35 +178,50 @@ def run_notebook(job: Job) -> bool:
     noted = notebooks.noted_in(job.executed)
     has_run = not notebooks.is_current(noted, job, fingerprint)
     if has_run:
-        running, journal = job.executed.with_suffix(".running.ipynb"), job.executed.with_suffix(".written")
+        running, failed = job.executed.with_suffix(".running.ipynb"), job.executed.with_suffix(".failed.ipynb")
         upstream = notebooks.upstream_digest(job)
-        write_atomically({journal: b""})
-        os.environ["MLU_JOURNAL"] = str(journal)
         try:
-            _run_cells(job, notebooks.parameterised(job, fingerprint), running)
+            with _journal(job) as journal:
+                _run_cells(job, notebooks.parameterised(job, fingerprint), running)
             executed = notebooks.read_notebook(running)
             noted = executed["metadata"]["mlu"]
             noted |= {"files": _digests(journal, job), "upstream": upstream}
             write_atomically({job.executed: notebooks.as_bytes(executed)})
         except BaseException:  # an interruption, too, leaves the part that ran to be read
-            with contextlib.suppress(FileNotFoundError):
-                running.replace(job.executed.with_suffix(".failed.ipynb"))
+            if running.exists():
+                running.replace(failed)
             raise
-        finally:
-            journal.unlink(missing_ok=True)
         running.unlink()
-        job.executed.with_suffix(".failed.ipynb").unlink(missing_ok=True)
+        failed.unlink(missing_ok=True)
     kept = {name: noted[name] for name in ("fingerprint", "files", "upstream")}
     write_atomically({job.marker: (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode()})
     return has_run
 
 
-def _digests(journal: Path, job: Job) -> dict[str, str]:
-    """Return file -> SHA-256 of what a job wrote below its profile's folder, checkpoints apart."""
+@contextlib.contextmanager
+def _journal(job: Job) -> Iterator[set[Path]]:
+    """Yield a set that in the end holds the files that this process and its kernel wrote."""
+    file, written = job.executed.with_suffix(".written"), set()
+    write_atomically({file: b""})
+    os.environ[JOURNAL] = str(file)
+    try:
+        yield written
+        written |= set(map(Path, file.read_text(encoding="utf-8").splitlines()))
+    finally:
+        del os.environ[JOURNAL]
+        file.unlink(missing_ok=True)
+
+
+def _digests(written: set[Path], job: Job) -> dict[str, str]:
+    """Return file -> SHA-256 of what a job wrote below its profile's folder, checkpoints and notebooks apart."""
     folder = paths.RUNS / job.profile.name
-    files = {Path(line) for line in journal.read_text(encoding="utf-8").splitlines()}
-    own = {file for file in files if file.is_relative_to(folder) and not file.is_relative_to(folder / MODELS)}
-    return {str(file.relative_to(paths.RUNS)): notebooks.file_sha256(file) for file in sorted(own) if file.exists()}
+    own = (
+        path for path in sorted(written) if path.is_relative_to(folder) and path.suffix != ".ipynb" and path.exists()
+    )
+    shared = folder / MODELS
+    return {
+        str(path.relative_to(paths.RUNS)): notebooks.file_sha256(path) for path in own if shared not in path.parents
+    }
 
 
 def _run_cells(job: Job, notebook: dict, running: Path) -> None:
