@@ -79,16 +79,36 @@ def build_model(
     return model
 
 
+def fresh_model(model: nn.Module, *, seed: int) -> nn.Module:
+    """Return a network of the same architecture on the same device with new weights, initialised under `seed`.
+
+    One of `MODELS` is built as it was; of any other network each layer starts as PyTorch initialises it.
+    """
+    device, architecture = next(model.parameters()).device, getattr(model, "architecture", None)
+    if architecture in MODELS:
+        return build_model(architecture, head(model).out_features, seed=seed).to(device)
+    fresh = copy.deepcopy(model).cpu()
+    with seeded(seed):
+        for module in fresh.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    return fresh.to(device)
+
+
 def head(model: nn.Module) -> nn.Linear:
     """Return the last layer, whose rows are the labels and whose input are the penultimate features.
 
+    It is called `fc`, or what the model's attribute `head_name` says.
+
     Raises:
-        ValueError: the network has no Linear layer named `fc`.
+        ValueError: no Linear layer of this name; the message names the last one there is.
     """
-    layer = getattr(model, "fc", None)
-    if not isinstance(layer, nn.Linear):
-        raise ValueError(f"{type(model).__name__} has no Linear layer named fc: name the last layer so")
-    return layer
+    name = getattr(model, "head_name", "fc")
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if name not in layers:
+        advice = f"pass head={list(layers)[-1]!r}" if layers else "a network needs one to have labels to forget"
+        raise ValueError(f"{type(model).__name__} has no Linear layer named {name}: {advice}")
+    return layers[name]
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
+from mlu_utils.devices import FP32, Precision, at_least_float32
 from mlu_utils.models import blocks, head
 from mlu_utils.naming import choices
 from mlu_utils.requests import retain_loss
-from mlu_utils.devices import FP32, Precision, at_least_float32
 
 SCHEDULES = ("constant", "linear")
 BATCHNORM_MODES = ("train", "eval")

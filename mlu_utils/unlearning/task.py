@@ -71,7 +71,9 @@ class Task:
         seed: int,
         precision: Precision = FP32,
     ) -> None:
-        self.model, self.table, self.seed, self.precision = model, table, seed, precision
+        # Calibration looks at the model as it predicts; a model in train mode is copied and left in that mode.
+        self.model = copy_of(model) if any(m.training for m in model.modules()) else model
+        self.table, self.seed, self.precision = table, seed, precision
         self.request = ForgetRequest.parse(request) if isinstance(request, str) else request
         self.mask = self.request.mask(table)
 
