@@ -5,10 +5,10 @@
 """
 
 from mlu_utils.theory import information, true_bounds, worlds
-from mlu_utils.theory.statements import PAGES, STATEMENTS, VERDICTS, claims, claims_of, judge, report, verdict_table
+from mlu_utils.theory.statements import APPENDIX, STATEMENTS, VERDICTS, claims, claims_of, judge, report, verdict_table
 
 __all__ = [
-    "PAGES",
+    "APPENDIX",
     "STATEMENTS",
     "VERDICTS",
     "claims",

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.spatial import cKDTree
-from scipy.special import digamma, entr, log_ndtr, ndtr, rel_entr
-from scipy.stats import binomtest, t
+from scipy.special import entr, log_ndtr, ndtr, rel_entr
+from scipy.stats import binomtest
 
 BIT = math.log(2)  # nats in a bit
 _SUM_TOLERANCE = 1e-9
@@ -31,11 +30,6 @@ def _checked(values: ArrayLike, axes: tuple[int, ...], what: str) -> np.ndarray:
 
 
 # --- Quantities ---------------------------------------------------------------------------------------------
-
-
-def entropy(distribution: ArrayLike) -> np.ndarray:
-    """Return H = -sum p ln p, in [0, ln m]."""
-    return entr(_checked(distribution, (-1,), "a distribution")).sum(-1)
 
 
 def binary_entropy(p: ArrayLike) -> np.ndarray:
@@ -71,12 +65,7 @@ def joint(prior: ArrayLike, channel: ArrayLike) -> np.ndarray:
 
 
 def mutual_information(joint_distribution: ArrayLike) -> np.ndarray:
-    """Return I(A; Y) of joint distributions (..., A, Y), in [0, min(H(A), H(Y))].
-
-    Example:
-        >>> float(mutual_information([[0.5, 0], [0, 0.5]]) / BIT)
-        1.0
-    """
+    """Return I(A; Y) of joint distributions (..., A, Y), in [0, min(H(A), H(Y))]."""
     both = _checked(joint_distribution, (-2, -1), "a joint distribution")
     return rel_entr(both, both.sum(-1, keepdims=True) * both.sum(-2, keepdims=True)).sum((-2, -1))
 
@@ -134,25 +123,15 @@ def bretagnolle_huber_bound(kl: ArrayLike) -> np.ndarray:
     return np.sqrt(-np.expm1(-np.asarray(kl, dtype=float)))
 
 
-def topsoe_bound(information: ArrayLike) -> np.ndarray:
-    """Return sqrt(1 - (1 - I)^(2 ln 2)) of I in bits, given in nats: at least any attack's advantage on a balanced bit.
-
-    Source: Topsoe (2001), Theorem 1.2: H(p) <= (4 p (1 - p))^(1 / ln 4) bits, put into Fano's inequality.
-    """
-    bits = np.clip(np.asarray(information, dtype=float) / BIT, 0, 1)
-    return np.sqrt(1 - (1 - bits) ** (2 * BIT))
-
-
 def gaussian_privacy_delta(distance: ArrayLike, noise_std: float, epsilon: ArrayLike) -> np.ndarray:
     """Return the smallest delta for which two outputs at this distance are (epsilon, delta)-close after noise.
 
+    Without noise that is 0 where the outputs are equal and 1 where they differ, whatever epsilon.
+
     Args:
         distance: |M(D) - M(D')| in the Euclidean norm, the sensitivity; >= 0.
-        noise_std: of N(0, noise_std^2) on every coordinate; 0 = a deterministic mechanism.
+        noise_std: of N(0, noise_std^2) on every coordinate.
         epsilon: >= 0.
-
-    Returns:
-        delta in [0, 1]; without noise 0 where the outputs are equal and 1 where they differ, for every epsilon.
 
     Source: Balle and Wang (2018), Theorem 8: Phi(d/2s - eps s/d) - e^eps Phi(-d/2s - eps s/d).
     """
@@ -178,9 +157,6 @@ def gaussian_privacy_noise(distance: float, epsilon: float, delta: float) -> flo
     return distance * math.exp(brentq(excess, -12, 24, xtol=1e-12))
 
 
-# --- Estimates from samples ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Interval:
     """An estimate and its 95 % confidence interval."""
@@ -196,38 +172,3 @@ def share_interval(count: int, total: int) -> Interval:
         raise ValueError(f"count must be in 0..total and total at least 1, got {count} of {total}")
     interval = binomtest(count, total).proportion_ci(0.95, method="exact")
     return Interval(count / total, float(interval.low), float(interval.high))
-
-
-def mutual_information_knn(values: ArrayLike, labels: ArrayLike, *, num_neighbours: int = 5) -> float:
-    """Return an estimate of I(A; Z) of a class A (n,) and real numbers Z, (n,) or (n, d); it may fall below 0.
-
-    scikit-learn's `mutual_info_classif` is the same cut off at 0, which would bias a mean over parts of a sample.
-
-    Raises:
-        ValueError: a class with no more than num_neighbours members.
-
-    Source: Ross (2014), equation 2: psi(n) - mean psi(n_class) + psi(k) - mean psi(m), maximum norm.
-    """
-    values, labels = np.asarray(values, dtype=float).reshape(len(labels), -1), np.asarray(labels)
-    n, sizes, radius = len(labels), np.empty(len(labels)), np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) <= num_neighbours:
-            raise ValueError(f"class {label} has {len(rows)} members: num_neighbours {num_neighbours} needs more")
-        sizes[rows] = len(rows)
-        distances, _ = cKDTree(values[rows]).query(values[rows], k=num_neighbours + 1, p=np.inf)
-        radius[rows] = np.nextafter(distances[:, -1], 0)  # neighbours strictly nearer than the k-th
-    inside = cKDTree(values).query_ball_point(values, radius, p=np.inf, return_length=True)
-    return float(digamma(n) - digamma(sizes).mean() + digamma(num_neighbours) - digamma(inside).mean())
-
-
-def information_interval(values: ArrayLike, labels: ArrayLike, *, num_groups: int = 10) -> Interval:
-    """Return the mean of `mutual_information_knn` over parts of a sample in random order, with Student's interval.
-
-    The interval covers chance; the bias that the estimate has on a part stays.
-    """
-    values, labels = np.asarray(values), np.asarray(labels)
-    parts = np.array_split(np.arange(len(labels)), num_groups)
-    results = np.array([mutual_information_knn(values[part], labels[part]) for part in parts])
-    margin = t.ppf(0.975, num_groups - 1) * results.std(ddof=1) / math.sqrt(num_groups)
-    return Interval(float(results.mean()), float(results.mean() - margin), float(results.mean() + margin))

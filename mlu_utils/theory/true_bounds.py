@@ -36,10 +36,10 @@ class RetainedLabelBound:
 def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
     """Return what any model with this error on a retained label k tells about the forgotten label j (theorem A).
 
-    Answer A_j by the best guess from the model's own read-out of A_k: that errs at most where the guess from the true
-    A_k errs, or where the read-out does. So the success is at least s_jk - e_k (union bound). Among balanced values
-    of j an image counts at most 1 / (2 min prior), and so does an error. For the information, I(f; A_j) >=
-    I(A_j; A_k) - h(e_k) (chain rule and Fano), and H(A_j) - h(s_jk - e_k) (Fano on that attack), whichever is more.
+    The best guess of A_j from the model's own read-out of A_k errs at most where the guess from the true A_k errs or
+    the read-out does (union bound): success s_jk - e_k. Among balanced values of j an image, and so an error, counts
+    at most 1 / (2 min prior). I(f; A_j) is at least I(A_j; A_k) - h(e_k) (chain rule and Fano) and at least
+    H(A_j) - h(s_jk - e_k) (Fano on that attack).
 
     Args:
         counts: (2, 2), images with A_j = row and A_k = column.
@@ -63,27 +63,20 @@ def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
 # --- B and C ------------------------------------------------------------------------------------------------
 
 
-def affine_gain(points: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
+def affine_gain(points: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> float:
     """Return how much lower than the best constant's the best affine predictor's BCE is: 0 after linear erasure.
 
-    Args:
-        points: (n, d).
-        labels: (n,), 0 or 1; not separable.
-        weights: (n,), probabilities; default equal.
+    Args: points (n, d); labels (n,), 0 or 1 and not separable; weights (n,), probabilities.
 
     Source: Belrose et al. (2023), Theorem 3.1: 0 if and only if both classes have one mean.
     """
     x = np.column_stack([np.ones(len(labels)), np.asarray(points, dtype=float)])
-    y, p = np.asarray(labels, dtype=float), np.full(len(labels), 1 / len(labels)) if weights is None else weights
+    y, p = np.asarray(labels, dtype=float), np.asarray(weights, dtype=float)
     prior = float(p @ y)
-    beta = np.zeros(x.shape[1])
-    beta[0] = logit(prior)
-    for _ in range(50):  # Newton's method
+    beta = np.append(logit(prior), np.zeros(x.shape[1] - 1))
+    for _ in range(30):  # Newton's method
         s = expit(x @ beta)
-        step = np.linalg.lstsq(x.T @ (x * (p * s * (1 - s))[:, None]), x.T @ (p * (s - y)), rcond=None)[0]
-        beta -= step
-        if np.abs(step).max() < 1e-14:
-            break
+        beta -= np.linalg.lstsq(x.T @ (x * (p * s * (1 - s))[:, None]), x.T @ (p * (s - y)), rcond=None)[0]
     loss = float(p @ np.logaddexp(0, np.where(y > 0, -1, 1) * (x @ beta)))
     return float(it.binary_entropy(prior)) - loss
 
@@ -111,6 +104,7 @@ def probe_certificate(
     probabilities: ArrayLike,
     labels: ArrayLike,
     *,
+    identity: ArrayLike | None = None,
     prior: float | None = None,
     floor: float = 0.05,
     confidence: float = 0.95,
@@ -118,17 +112,15 @@ def probe_certificate(
     """Return what Z tells about A at least, in nats, with this confidence, from a probe q(A | Z) on new images.
 
     I(Z; A) >= H(A) - E[-log q(A | Z)] for every q, however bad. The mean of the held-out losses is known up to
-    Hoeffding's margin.
+    Hoeffding's margin. 0 shows nothing.
 
     Args:
         probabilities: (n,), the probe's probability of label 1, for images that it was not fitted on.
-        labels: (n,), 0 or 1, independent draws.
+        labels: (n,), 0 or 1.
+        identity: (n,), who is on an image; independent draws are then people, each counting once, and not images.
         prior: share of label 1 in the population; None: estimated here, which costs half of the risk.
         floor: probabilities are clipped to [floor, 1 - floor], so that losses are bounded; in (0, 1/2).
         confidence: of the bound.
-
-    Returns:
-        A bound of at least 0; 0 shows nothing.
 
     Raises:
         ValueError: floor outside (0, 1/2), or labels other than 0 and 1.
@@ -139,14 +131,16 @@ def probe_certificate(
     if not 0 < floor < 0.5 or not np.isin(y, (0, 1)).all():
         raise ValueError(f"floor must be in (0, 0.5) and labels 0 or 1, got {floor} and {np.unique(y)[:5]}")
     q = np.clip(np.asarray(probabilities, dtype=float), floor, 1 - floor)
+    losses = -(xlogy(y, q) + xlogy(1 - y, 1 - q))
+    _, unit = np.unique(np.arange(len(y)) if identity is None else identity, return_inverse=True)
+    losses, shares = (np.bincount(unit, values) / np.bincount(unit) for values in (losses, y))
     risk = (1 - confidence) / (1 if prior is not None else 2)
-    loss = float(-(xlogy(y, q) + xlogy(1 - y, 1 - q)).mean())
-    loss += math.log((1 - floor) / floor) * math.sqrt(math.log(1 / risk) / (2 * len(y)))
-    shares = np.array([prior])
+    loss = losses.mean() + math.log((1 - floor) / floor) * math.sqrt(math.log(1 / risk) / (2 * len(losses)))
+    ends = np.array([prior])
     if prior is None:
-        margin = math.sqrt(math.log(2 / risk) / (2 * len(y)))
-        shares = np.clip([y.mean() - margin, y.mean() + margin], 0, 1)  # H is concave: least at an end
-    return max(float(it.binary_entropy(shares).min()) - loss, 0.0)
+        margin = math.sqrt(math.log(2 / risk) / (2 * len(losses)))
+        ends = np.clip([shares.mean() - margin, shares.mean() + margin], 0, 1)  # H is concave: least at an end
+    return max(float(it.binary_entropy(ends).min() - loss), 0.0)
 
 
 # --- E and F ------------------------------------------------------------------------------------------------
