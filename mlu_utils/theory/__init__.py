@@ -5,18 +5,6 @@
 """
 
 from mlu_utils.theory import information, true_bounds, worlds
-from mlu_utils.theory.statements import APPENDIX, STATEMENTS, VERDICTS, claims, claims_of, judge, report, verdict_table
+from mlu_utils.theory.statements import APPENDIX, STATEMENTS, claims, claims_of, verdict_table
 
-__all__ = [
-    "APPENDIX",
-    "STATEMENTS",
-    "VERDICTS",
-    "claims",
-    "claims_of",
-    "information",
-    "judge",
-    "report",
-    "true_bounds",
-    "verdict_table",
-    "worlds",
-]
+__all__ = ["APPENDIX", "STATEMENTS", "claims", "claims_of", "information", "true_bounds", "verdict_table", "worlds"]

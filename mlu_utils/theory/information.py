@@ -9,13 +9,11 @@ the input a; a joint distribution is (..., A, Y) and sums to 1 over both. Leadin
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import entr, log_ndtr, ndtr, rel_entr
-from scipy.stats import binomtest
 
 BIT = math.log(2)  # nats in a bit
 _SUM_TOLERANCE = 1e-9
@@ -75,19 +73,6 @@ def best_success(joint_distribution: ArrayLike) -> np.ndarray:
     return _checked(joint_distribution, (-2, -1), "a joint distribution").max(-2).sum(-1)
 
 
-def additive_noise_information(points: ArrayLike, probabilities: ArrayLike, noise_std: float) -> float:
-    """Return I(W; W + N(0, noise_std^2)) of a discrete W: h(W + N) - h(N), to about 1e-10.
-
-    The trapezoidal rule converges faster than any power on a smooth density that vanishes at both ends.
-    """
-    if not noise_std > 0:
-        raise ValueError(f"noise_std must be above 0, got {noise_std}: without noise the information is H(W)")
-    points, probabilities = np.asarray(points, dtype=float), _checked(probabilities, (-1,), "probabilities")
-    z = np.arange(points.min() / noise_std - 12, points.max() / noise_std + 12, 1 / 16)
-    density = np.exp(-((z[:, None] - points / noise_std) ** 2) / 2) @ probabilities / math.sqrt(2 * math.pi)
-    return float(entr(density).sum() / 16 - math.log(2 * math.pi * math.e) / 2)
-
-
 # --- Bounds -------------------------------------------------------------------------------------------------
 
 
@@ -113,11 +98,6 @@ def hellman_raviv_upper_bound(best: ArrayLike, prior: ArrayLike = 0.5) -> np.nda
     return binary_entropy(prior) - 2 * (1 - np.asarray(best, dtype=float)) * BIT
 
 
-def pinsker_bound(kl: ArrayLike) -> np.ndarray:
-    """Return sqrt(KL / 2) >= TV, above 1 for KL > 2. Source: Cover and Thomas (2006), Lemma 11.6.1."""
-    return np.sqrt(np.asarray(kl, dtype=float) / 2)
-
-
 def bretagnolle_huber_bound(kl: ArrayLike) -> np.ndarray:
     """Return sqrt(1 - exp(-KL)) >= TV, never above 1. Source: Bretagnolle and Huber (1979)."""
     return np.sqrt(-np.expm1(-np.asarray(kl, dtype=float)))
@@ -126,12 +106,8 @@ def bretagnolle_huber_bound(kl: ArrayLike) -> np.ndarray:
 def gaussian_privacy_delta(distance: ArrayLike, noise_std: float, epsilon: ArrayLike) -> np.ndarray:
     """Return the smallest delta for which two outputs at this distance are (epsilon, delta)-close after noise.
 
-    Without noise that is 0 where the outputs are equal and 1 where they differ, whatever epsilon.
-
-    Args:
-        distance: |M(D) - M(D')| in the Euclidean norm, the sensitivity; >= 0.
-        noise_std: of N(0, noise_std^2) on every coordinate.
-        epsilon: >= 0.
+    The distance is Euclidean, the noise N(0, noise_std^2) on every coordinate. Without noise delta is 0 where the
+    outputs are equal and 1 where they differ, whatever epsilon.
 
     Source: Balle and Wang (2018), Theorem 8: Phi(d/2s - eps s/d) - e^eps Phi(-d/2s - eps s/d).
     """
@@ -155,20 +131,3 @@ def gaussian_privacy_noise(distance: float, epsilon: float, delta: float) -> flo
         return float(gaussian_privacy_delta(distance, distance * math.exp(log_std), epsilon)) - delta
 
     return distance * math.exp(brentq(excess, -12, 24, xtol=1e-12))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def share_interval(count: int, total: int) -> Interval:
-    """Return a share with its exact interval. Source: Clopper and Pearson (1934)."""
-    if not 0 <= count <= total or total == 0:
-        raise ValueError(f"count must be in 0..total and total at least 1, got {count} of {total}")
-    interval = binomtest(count, total).proportion_ci(0.95, method="exact")
-    return Interval(count / total, float(interval.low), float(interval.high))

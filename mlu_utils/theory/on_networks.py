@@ -1,4 +1,4 @@
-"""Both sides of T2 to T5 on given networks.
+"""Both sides of T2, T3 and T4 on given networks.
 
 The caller brings trained models, scores as flat tensors in the order of `model.parameters()`, and a table of images.
 Nothing here trains, and no model is changed.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
 from torch.func import functional_call, jvp
 from torch.nn.utils import parameters_to_vector
@@ -19,7 +17,6 @@ from torch.nn.utils import parameters_to_vector
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.theory import information as it
-from mlu_utils.theory.true_bounds import probe_certificate
 from mlu_utils.theory.worlds import mcdiarmid_delta, printed_epsilon
 from mlu_utils.training import device_of, predict_logits
 from mlu_utils.unlearning.selection import percentile_thresholds
@@ -29,10 +26,8 @@ def _require_flat(model: nn.Module, **vectors: torch.Tensor) -> None:
     num_weights = sum(p.numel() for p in model.parameters())
     for name, values in vectors.items():
         if values.shape != (num_weights,):
-            raise ValueError(
-                f"{name} has shape {tuple(values.shape)}, the model has {num_weights} weights: pass one value a "
-                "weight, flat, in the order of model.parameters()"
-            )
+            shape = tuple(values.shape)
+            raise ValueError(f"{name} has shape {shape}, the model has {num_weights} weights: pass one value a weight")
 
 
 # --- T2 -----------------------------------------------------------------------------------------------------
@@ -43,14 +38,9 @@ def neighbouring_table(table: ImageTable, row: int, by: int) -> ImageTable:
 
     Rows, splits and their number stay, so that a method with the same seed draws the same rows from both tables. The
     image that takes its place stays where it is, too: take one that nobody trains on.
-
-    Raises:
-        ValueError: a row outside the table, or exchanged for itself.
     """
     if not (0 <= row < table.num_images and 0 <= by < table.num_images) or row == by:
-        raise ValueError(
-            f"can't exchange image {row} for {by}: both must lie in 0..{table.num_images - 1} and be different"
-        )
+        raise ValueError(f"can't exchange image {row} for {by}: take two different ones in 0..{table.num_images - 1}")
     columns = {name: getattr(table, name).clone() for name in ("images", "labels", "identity")}
     for values in columns.values():
         values[row] = values[by].clone()
@@ -59,18 +49,13 @@ def neighbouring_table(table: ImageTable, row: int, by: int) -> ImageTable:
 
 @dataclass(frozen=True)
 class PruningPrivacy:
-    """T2's promise for one pruning, and what two neighbouring data sets show.
+    """T2's promise for one pruning, and what two neighbouring data sets show."""
 
-    epsilon, delta: as printed; an infinite epsilon promises nothing. distance: between both unlearned models' weights.
-    needed_delta: the least that any epsilon allows: 1 if the two differ, since nothing is random. noise_std: of the
-    Gaussian noise on every weight that would make this pair (epsilon, delta)-close; nan where nothing is promised.
-    """
-
-    epsilon: float
-    delta: float
-    distance: float
-    needed_delta: float
-    noise_std: float
+    epsilon: float  # as printed; infinite: nothing is promised
+    delta: float  # as printed
+    distance: float  # between both unlearned models' weights
+    needed_delta: float  # the least that any epsilon allows: 1 if the two differ, since nothing is random
+    noise_std: float  # Gaussian noise on every weight that would keep the promise here; nan where there is none
 
 
 def pruning_privacy(
@@ -79,13 +64,9 @@ def pruning_privacy(
     """Return both sides of T2 for a model unlearned by Weight Pruning and the same on a neighbouring data set.
 
     Args:
-        importance: I(w), flat.
-        chosen: bool, flat, W_f.
+        importance, chosen: I(w) and W_f (bool), flat.
         unlearned, neighbour: the pruned models of the two data sets, made with the same seed.
         decay: lambda of exp(-lambda I); `prune_weights` divides I by its scale, so its decay counts as decay / scale.
-
-    Raises:
-        ValueError: flat tensors that don't fit the model, or an empty W_f.
 
     Source: Hossain et al. (2025), Theorem 2; Dwork and Roth (2014), Definition 2.4.
 
@@ -109,17 +90,12 @@ def pruning_privacy(
 
 @dataclass(frozen=True)
 class ClampBound:
-    """Both sides of T3 on a table's images, and of the mean value inequality, its sound first step.
+    """Both sides of T3 on a table's images, and of the mean value inequality, its sound first step."""
 
-    change: the largest |f_w'(x) - f_w0(x)|_2 over the images. printed: epsilon sqrt(sum S^2). mean_value: the largest
-    over images of max_t |J(w_t) (w' - w0)|_2 at points of the path; path_gap: by how much the mean over these points
-    misses the change. Both are nan without points.
-    """
-
-    change: float
-    printed: float
-    mean_value: float
-    path_gap: float
+    change: float  # the largest |f_w'(x) - f_w0(x)|_2 over the images
+    printed: float  # epsilon sqrt(sum S^2)
+    mean_value: float  # the largest |J(w_t) (w' - w0)|_2 over images and points w_t of the path; nan without points
+    path_gap: float  # by how much the mean over these points misses the change
 
 
 def clamp_bound(
@@ -146,8 +122,7 @@ def clamp_bound(
         batch_size: images a forward pass.
 
     Raises:
-        ValueError: flat tensors or models that don't fit together, other buffers (BatchNorm statistics) in one than in
-            the other, or a model in train mode.
+        ValueError: tensors or models that don't fit together, a model in train mode, or BatchNorm buffers that moved.
 
     Source: Hossain et al. (2025), Theorem 3; Rudin (1976), Theorem 5.19: |f(1) - f(0)| <= sup |f'(t)|.
     """
@@ -157,8 +132,8 @@ def clamp_bound(
     dtype, changes, slopes, gaps = next(original.parameters()).dtype, [], [], []
     for images, _, _ in Batches(table, rows, batch_size=batch_size, device=device_of(original)):
 
-        def output(state: dict, images: torch.Tensor = images.to(dtype)) -> torch.Tensor:
-            return functional_call(original, state, (images,))
+        def output(state: dict, images: torch.Tensor = images) -> torch.Tensor:
+            return functional_call(original, state, (images.to(dtype),))
 
         points = ((i + 0.5) / num_points for i in range(num_points))
         with torch.no_grad():
@@ -169,8 +144,7 @@ def clamp_bound(
         changes.append(change.norm(dim=1))
         slopes.append(derivatives.norm(dim=2).amax(0))
         gaps.append((derivatives.mean(0) - change).norm(dim=1))
-    largest = (float(torch.cat(values).max()) for values in (changes, slopes, gaps))
-    change, mean_value, path_gap = largest
+    change, mean_value, path_gap = (float(torch.cat(values).max()) for values in (changes, slopes, gaps))
     return ClampBound(change, epsilon * float(composite[chosen].double().norm()), mean_value, path_gap)
 
 
@@ -179,10 +153,8 @@ def _path_ends(original: nn.Module, unlearned: nn.Module) -> tuple[dict, dict]:
     if original.training or unlearned.training:
         raise ValueError("a model is in train mode, where BatchNorm's output depends on the batch: call eval() first")
     start, end = ({name: p.detach() for name, p in model.named_parameters()} for model in (original, unlearned))
-    if {name: p.shape for name, p in start.items()} != {name: p.shape for name, p in end.items()}:
-        raise ValueError(
-            "original and unlearned differ in names or shapes of weights: they must be of one architecture"
-        )
+    if [(name, p.shape) for name, p in start.items()] != [(name, p.shape) for name, p in end.items()]:
+        raise ValueError("original and unlearned differ in their weights' names or shapes: take one architecture")
     for (name, value), (_, other) in zip(original.named_buffers(), unlearned.named_buffers(), strict=True):
         if not torch.equal(value, other):
             raise ValueError(f"buffer {name} moved: T3 is about weights, fine-tune with BatchNorm in eval mode")
@@ -194,16 +166,12 @@ def _path_ends(original: nn.Module, unlearned: nn.Module) -> tuple[dict, dict]:
 
 @dataclass(frozen=True)
 class RetrainBound:
-    """Both sides of T4 on a table's images.
+    """Both sides of T4 on a table's images."""
 
-    distance: the largest |f^j_w'(x) - f^j_never(x)|. gamma: as printed. squared_changes: sum of c_ik^2. delta:
-    2 exp(-2 gamma^2 / sum c_ik^2), 1 or more promises nothing.
-    """
-
-    distance: float
-    gamma: float
-    squared_changes: float
-    delta: float
+    distance: float  # the largest |f^j_w'(x) - f^j_never(x)|
+    gamma: float  # as printed
+    squared_changes: float  # sum of c_ik^2
+    delta: float  # 2 exp(-2 gamma^2 / sum c_ik^2); 1 or more promises nothing
 
 
 def retrain_bound(
@@ -232,9 +200,6 @@ def retrain_bound(
         influence: I of gamma's first term; one value a weight (flat), or one number for all (an image's).
         composite, chosen, epsilon: see `clamp_bound`.
 
-    Raises:
-        ValueError: tensors that don't fit the model.
-
     Source: Hossain et al. (2025), Theorem 4; McDiarmid (1989).
 
     Differs: |w| is taken of the original weights, those that unlearning removes; of the modified ones gamma's first
@@ -254,33 +219,3 @@ def retrain_bound(
     squared = float((2 * epsilon * steepest).square().sum())
     distance = float((logits[0] - logits[1]).abs().max())
     return RetrainBound(distance, gamma, squared, mcdiarmid_delta(gamma, squared))
-
-
-# --- T5 -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LabelLeakage:
-    """What a probe says about a binary label; in bits.
-
-    success: of the attack "probability above 1/2", with its exact interval. certified: a lower bound on I that holds
-    with 95 %. shown: H(A) - H(success) of this sample, by Fano's inequality. entropy: H(A), the most there is.
-    """
-
-    success: it.Interval
-    certified: float
-    shown: float
-    entropy: float
-
-
-def label_leakage(probabilities: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None) -> LabelLeakage:
-    """Return T5's two quantities for a probe's probabilities of label 1.
-
-    Args: probabilities (n,), on images that the probe was not fitted on; labels (n,), 0 or 1; identity (n,), see
-    `probe_certificate`.
-    """
-    q, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
-    certified = probe_certificate(q, labels, identity=identity)
-    success, prior = it.share_interval(int(((q > 0.5) == labels).sum()), len(labels)), float(labels.mean())
-    shown = float(it.fano_lower_bound(success.value, prior))
-    return LabelLeakage(success, certified / it.BIT, shown / it.BIT, float(it.binary_entropy(prior)) / it.BIT)

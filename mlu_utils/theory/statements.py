@@ -73,17 +73,13 @@ def judge(cases: Iterable[Case]) -> Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement in one form: printed, proof, nearest_true, added (A to F), a reading, or a line of a proof.
-
-    try_cases: yields the cases; None for a statement that has only readings. broken: an argument of it that takes away
-    the premise on which a true statement rests, so that it fails. check: what the cases are.
-    """
+    """One statement in one form: printed, proof, nearest_true, added (A to F), a reading, or a line of a proof."""
 
     statement: str
     form: str
-    try_cases: Callable[..., Iterable[Case]] | None
-    broken: dict
-    check: str
+    try_cases: Callable[..., Iterable[Case]] | None  # None for a statement that has only readings
+    broken: dict  # an argument of try_cases that takes away the premise of a true statement, so that it fails
+    check: str  # what the cases are
     page: str
     inequality: str  # in LaTeX
     wrong_line: str
@@ -131,7 +127,7 @@ def claims_of(statement: str) -> dict[str, Claim]:
 
 
 def verdict_table() -> pd.DataFrame:
-    """Judge every claim: one row each, with the fields of its `Verdict`, page, wrong line of the proof and check."""
+    """Judge every claim: one row each, with the fields of its `Verdict` and of its text."""
     return pd.DataFrame(
         {
             "statement": claim.statement,
@@ -143,20 +139,7 @@ def verdict_table() -> pd.DataFrame:
             "wrong_line": claim.wrong_line,
             "check": claim.check,
             "counterexample": claim.verdict.counterexample,
+            "says": claim.inequality,
         }
         for claim in claims()
     )
-
-
-def report(*statements: str) -> str:
-    """Return the claims of some statements as a Markdown table, and under it the wrong lines of their proofs."""
-    lines = ["| | form | says | verdict | factor, worst | smallest counterexample |", "|---|---|---|---|---|---|"]
-    notes = []
-    for claim in (claim for name in statements for claim in claims_of(name).values()):
-        found, where = claim.verdict, f"{claim.statement}, p. {claim.page}" if claim.page else claim.statement
-        factors = "" if math.isnan(found.factor) else f"{found.factor:.3g}, {found.worst_factor:.3g}"
-        says = claim.inequality.replace("|", r"\vert ").replace(r"\\vert ", r"\Vert ")  # a bare | would end the cell
-        form = claim.form.replace("_", " ")
-        lines.append(f"| {where} | {form} | ${says}$ | **{found.verdict}** | {factors} | {found.counterexample} |")
-        notes += [f"- *{claim.statement}, {form}*: {claim.wrong_line}"] if claim.wrong_line else []
-    return "\n".join([*lines, *(["", "Which line is wrong, and why:", "", *notes] if notes else [])])

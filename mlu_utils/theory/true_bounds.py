@@ -21,16 +21,12 @@ from mlu_utils.theory import information as it
 
 @dataclass(frozen=True)
 class RetainedLabelBound:
-    """What a model says about a forgotten label j through one retained label k, at least.
+    """What a model says about a forgotten label j through one retained label k, at least."""
 
-    success: of the best attack on j. balanced_success: the same where both values of j are attacked equally often.
-    information: I(f; A_j) in nats. true_success: s_jk, of the best attack that sees the true A_k.
-    """
-
-    success: float
-    balanced_success: float
-    information: float
-    true_success: float
+    success: float  # of the best attack on j
+    balanced_success: float  # the same where both values of j are attacked equally often
+    information: float  # I(f; A_j) in nats
+    true_success: float  # s_jk, of the best attack that sees the true A_k
 
 
 def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
@@ -45,8 +41,6 @@ def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
         counts: (2, 2), images with A_j = row and A_k = column.
         error: e_k, share of images on which the model's read-out of label k is wrong, in [0, 1].
 
-    Raises:
-        ValueError: error outside [0, 1], or a value of A_j that no image has.
     """
     both = np.asarray(counts, dtype=float)
     both = both / both.sum()
@@ -122,9 +116,6 @@ def probe_certificate(
         floor: probabilities are clipped to [floor, 1 - floor], so that losses are bounded; in (0, 1/2).
         confidence: of the bound.
 
-    Raises:
-        ValueError: floor outside (0, 1/2), or labels other than 0 and 1.
-
     Source: Barber and Agakov (2003); Hoeffding (1963), Theorem 2.
     """
     y = np.asarray(labels)
@@ -149,9 +140,8 @@ def probe_certificate(
 def noisy_success_bound(diameter: ArrayLike, noise_std: float) -> np.ndarray:
     """Return Phi(diameter / 2 noise_std): the most that an attack on a balanced label can reach.
 
-    Args:
-        diameter: largest Euclidean distance between two features phi, >= 0.
-        noise_std: s of the noise N(0, s^2 I) that is added to phi before it is released, > 0.
+    `diameter` is the largest Euclidean distance between two features phi, and N(0, noise_std^2 I) is added to phi
+    before it is released.
 
     Source: the total variation of two Gaussians, 2 Phi(d / 2s) - 1, is convex in the pair; Neyman and Pearson (1933).
     """
