@@ -27,9 +27,6 @@ def _checked(values: ArrayLike, axes: tuple[int, ...], what: str) -> np.ndarray:
     return array
 
 
-# --- Quantities ---------------------------------------------------------------------------------------------
-
-
 def binary_entropy(p: ArrayLike) -> np.ndarray:
     """Return H(p) = -p ln p - (1 - p) ln(1 - p) for p in [0, 1]; H(p) = H(1 - p)."""
     p = np.asarray(p, dtype=float)
@@ -71,9 +68,6 @@ def mutual_information(joint_distribution: ArrayLike) -> np.ndarray:
 def best_success(joint_distribution: ArrayLike) -> np.ndarray:
     """Return the success of the best attack, sum_y max_a P(a, y): 1 - the Bayes error."""
     return _checked(joint_distribution, (-2, -1), "a joint distribution").max(-2).sum(-1)
-
-
-# --- Bounds -------------------------------------------------------------------------------------------------
 
 
 def fano_lower_bound(success: ArrayLike, prior: ArrayLike = 0.5) -> np.ndarray:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from torch.func import functional_call, jvp
-from torch.nn.utils import parameters_to_vector
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.theory import information as it
 from mlu_utils.theory.worlds import mcdiarmid_delta, printed_epsilon
 from mlu_utils.training import device_of, predict_logits
+from mlu_utils.unlearning.importance import flat_weights
 from mlu_utils.unlearning.selection import percentile_thresholds
 
 
@@ -28,9 +28,6 @@ def _require_flat(model: nn.Module, **vectors: torch.Tensor) -> None:
         if values.shape != (num_weights,):
             shape = tuple(values.shape)
             raise ValueError(f"{name} has shape {shape}, the model has {num_weights} weights: pass one value a weight")
-
-
-# --- T2 -----------------------------------------------------------------------------------------------------
 
 
 def neighbouring_table(table: ImageTable, row: int, by: int) -> ImageTable:
@@ -77,15 +74,10 @@ def pruning_privacy(
     thresholds = percentile_thresholds(scores)
     epsilon, _ = printed_epsilon(float(scores.max()), thresholds.low, thresholds.high, decay)
     delta = float((scores >= thresholds.high).double().mean())
-    vectors = (parameters_to_vector(model.parameters()).detach().double() for model in (unlearned, neighbour))
-    distance = float(torch.dist(*vectors))
-    noise = (
-        it.gaussian_privacy_noise(distance, epsilon, delta) if math.isfinite(epsilon) and 0 < delta < 1 else math.nan
-    )
+    distance = float(torch.dist(flat_weights(unlearned).double(), flat_weights(neighbour).double()))
+    is_promise = math.isfinite(epsilon) and 0 < delta < 1
+    noise = it.gaussian_privacy_noise(distance, epsilon, delta) if is_promise else math.nan
     return PruningPrivacy(epsilon, delta, distance, float(it.gaussian_privacy_delta(distance, 0.0, epsilon)), noise)
-
-
-# --- T3 -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -161,9 +153,6 @@ def _path_ends(original: nn.Module, unlearned: nn.Module) -> tuple[dict, dict]:
     return start, end
 
 
-# --- T4 -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class RetrainBound:
     """Both sides of T4 on a table's images."""
@@ -209,7 +198,7 @@ def retrain_bound(
     if isinstance(influence, torch.Tensor):
         _require_flat(original, influence=influence)
         influence = influence[chosen].double().abs()
-    removed = parameters_to_vector(original.parameters()).detach()[chosen].double().abs()
+    removed = flat_weights(original)[chosen].double().abs()
     gamma = float((removed * influence).sum()) + epsilon * float(composite[chosen].double().norm())
     steepest = torch.zeros_like(removed)
     for images, _, _ in Batches(table, rows, batch_size=1, device=device_of(unlearned)):

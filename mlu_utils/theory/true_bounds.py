@@ -16,8 +16,6 @@ from scipy.special import expit, logit, ndtr, xlogy
 
 from mlu_utils.theory import information as it
 
-# --- A ------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class RetainedLabelBound:
@@ -54,9 +52,6 @@ def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
     return RetainedLabelBound(true - error, balanced, max(chain, shown, 0.0), true)
 
 
-# --- B and C ------------------------------------------------------------------------------------------------
-
-
 def affine_gain(points: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> float:
     """Return how much lower than the best constant's the best affine predictor's BCE is: 0 after linear erasure.
 
@@ -89,9 +84,6 @@ def unexplained_by(retained: ArrayLike, target: ArrayLike) -> np.ndarray:
     _, group = np.unique(np.asarray(retained), axis=0, return_inverse=True)
     group = group.reshape(-1)
     return z - (np.bincount(group, z) / np.bincount(group))[group]
-
-
-# --- D ------------------------------------------------------------------------------------------------------
 
 
 def probe_certificate(
@@ -132,9 +124,6 @@ def probe_certificate(
         margin = math.sqrt(math.log(2 / risk) / (2 * len(losses)))
         ends = np.clip([shares.mean() - margin, shares.mean() + margin], 0, 1)  # H is concave: least at an end
     return max(float(it.binary_entropy(ends).min() - loss), 0.0)
-
-
-# --- E and F ------------------------------------------------------------------------------------------------
 
 
 def noisy_success_bound(diameter: ArrayLike, noise_std: float) -> np.ndarray:

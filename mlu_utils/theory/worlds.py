@@ -61,20 +61,14 @@ def published_mask(*, is_noise_independent: bool = True) -> Cases:
 
 
 def printed_epsilon(max_importance: float, low: float, high: float, decay: float) -> tuple[float, float]:
-    """Return T2's epsilon log(1 + x), and x = lambda max I / min(tau_l, tau_h - tau_l) that the proof divides by |D|.
-
-    Infinite where that minimum is 0 or an importance is infinite.
-    """
+    """Return T2's epsilon log(1 + x), and its x = lambda max I / min(tau_l, tau_h - tau_l), which may be infinite."""
     gap = min(low, high - low)
     x = decay * max_importance / gap if gap > 0 and math.isfinite(max_importance) else math.inf
     return math.log1p(x), x
 
 
 def pruning_run(gradients: np.ndarray, *, decay: float = 1.0, reduced_rate: float = 0.1) -> tuple[np.ndarray, dict]:
-    """Prune weights of 1 as printed, I(w) being the mean over images of |dl_n/dw|, given as gradients (n, d).
-
-    Returns the new weights, and T2's epsilon (printed, proof) and delta for them.
-    """
+    """Prune weights of 1 as printed, by the mean of gradients (n, d) >= 0, and return them with T2's promise."""
     scores = np.asarray(gradients, dtype=float).mean(0)
     low, high = (float(np.quantile(scores, q, method="inverted_cdf")) for q in (0.25, 0.75))
     shrunk = np.where(scores < high, np.exp(-decay * scores), 1 - reduced_rate * scores)
@@ -130,10 +124,8 @@ def noisy_pruning(*, claimed_share: float = 1.0) -> Cases:
 
 # --- T3 -----------------------------------------------------------------------------------------------------
 
-LINEAR = ((1, 0.5, 0.1), (2, 0.5, 0.1), (1, 2.0, 0.1), (1, 0.5, 1e-6))  # number of weights, w0, epsilon
 
-
-def composite_score(weight: float, *, share: float = 1.0) -> float:
+def composite_score(weight: float, share: float = 1.0) -> float:
     """Return S = |dL/dw| |dL_j/dw| of f = w x, x = +-1, whose only label is x > 0 on this share of the images."""
     return (float(expit(weight)) - share) ** 2  # one label: L and L_j are the same loss
 
@@ -141,14 +133,11 @@ def composite_score(weight: float, *, share: float = 1.0) -> float:
 @tries("T3", "printed", form="printed")
 @tries("T3", "proof", form="proof")
 def clamped_weights(*, form: str) -> Cases:
-    """Linear f = w.x on x in {-1, 1}^d, weights zeroed and then moved to the end of the clamp away from w0."""
-    for d, level, epsilon in LINEAR:
-        slope = composite_score(level) if form == "printed" else math.sqrt(d)
-        name = f"{d} weight(s) of {level} zeroed, then clamped within {epsilon:g}"
-        yield Case(name, d * (level + epsilon), math.sqrt(d) * epsilon * slope)
-    if form == "printed":
-        weight = float(logit(0.8))
-        yield Case("trained to its optimum: S = 0", weight + 0.1, 0.1 * composite_score(weight, share=0.8))
+    """A line f = w x on x = +-1: w is zeroed, then moved to the end of the clamp away from w0; once S = 0."""
+    for level, epsilon, share in ((0.5, 0.1, 1.0), (2.0, 0.1, 1.0), (0.5, 1e-6, 1.0), (float(logit(0.8)), 0.1, 0.8)):
+        slope = composite_score(level, share) if form == "printed" else 1.0
+        name = f"w = {level:.3g} zeroed, then clamped within {epsilon:g}, label 1 on {share} of x > 0"
+        yield Case(name, level + epsilon, epsilon * slope)
 
 
 _STEPS = list(itertools.product((-1.0, 0.5, 2.0), repeat=4))  # weights a, b of f = a b x, |x| <= 1, before and after
@@ -224,8 +213,6 @@ def concentration(*, is_independent: bool = True) -> Cases:
 
 PRINTED_SUCCESS = {"C1": 0.65, "C2": 0.46}  # the attack's success that each corollary starts from
 PRINTED_BITS = {"C1": 0.074, "C2": 0.034}
-
-
 # Channels A -> f whose best attack succeeds with p.
 CHANNELS = {
     "errs alike on both values": lambda p: [[p, 1 - p], [1 - p, p]],
@@ -290,7 +277,7 @@ def leakage_at(*, corollary: str, is_printed: bool) -> Cases:
 @tries("C2", "line: arithmetic", corollary="C2")
 def printed_arithmetic(*, corollary: str) -> Cases:
     """The printed bits against the formula at the printed success."""
-    yield Case("the same success", PRINTED_BITS[corollary], 1 - entropy_bits(PRINTED_SUCCESS[corollary]))
+    return [Case("the same success", PRINTED_BITS[corollary], 1 - entropy_bits(PRINTED_SUCCESS[corollary]))]
 
 
 @tries("C1", "nearest_true", corollary="C1", broken={"prior": 0.35})
@@ -313,17 +300,15 @@ PAIRS += [([0.9, 0.1], [0.5, 0.5]), ([0.5, 0.5], [0.9, 0.1]), ([0.5, 0.5, 0.0], 
 
 @tries("T6", "printed", broken={"prior": 0.9})
 @tries("T6", "proof", pinsker=0.5, broken={"pinsker": 0.49})
-@tries("T6", "reading: PLR itself", is_advantage=False, broken={"pinsker": 0.49})
+@tries("T6", "reading: PLR itself", is_plr=True, broken={"pinsker": 0.49})
 @tries("T6", "nearest_true", pinsker=0.5, huber=1.0, broken={"huber": 0.1})
-def label_divergence(
-    *, pinsker: float = 1.0, huber: float = math.inf, prior: float = 0.5, is_advantage: bool = True
-) -> Cases:
+def divergence(*, pinsker: float = 1.0, huber: float = math.inf, prior: float = 0.5, is_plr: bool = False) -> Cases:
     """Six pairs of confidences, nearly equal to nearly disjoint: Pinsker, and Bretagnolle and Huber (1979)."""
     for p, q in PAIRS:
         kl, plr = float(it.kl_divergence(p, q)), float(it.best_success(it.joint([prior, 1 - prior], [p, q])))
         bound = min(math.sqrt(pinsker * kl), float(it.bretagnolle_huber_bound(huber * kl)) if huber < 9 else math.inf)
-        left, right = (2 * plr - 1, bound) if is_advantage else (plr, 0.5 + bound / 2)
-        yield Case(f"P_in {tuple(p)}, P_out {tuple(q)}", left, right, 1)
+        left, right = (plr, 0.5 + bound / 2) if is_plr else (2 * plr - 1, bound)
+        yield Case(f"P_in {p}, P_out {q}", left, right, 1)
 
 
 @tries("C3", "reading: KL / 2", reading="half", broken={"share": 0.1})
@@ -337,7 +322,7 @@ def label_information(*, reading: str, share: float = 1.0) -> Cases:
         tv = it.total_variation(both.ravel(), product) if reading == "joint" else it.total_variation(p, q)
         told = told if reading == "half" else float(it.mutual_information(both))
         right = float(it.bretagnolle_huber_bound(2 * share * told))
-        yield Case(f"P_in {tuple(p)}, P_out {tuple(q)}", float(tv), right, 1)
+        yield Case(f"P_in {p}, P_out {q}", float(tv), right, 1)
 
 
 @tries("C3", "reading: influence score")
@@ -354,7 +339,7 @@ def topsoe(*, exponent: float = 2 * it.BIT) -> Cases:
     for p, q in (*PAIRS, ([1, 0], [0, 1])):
         bits = min(1.0, bits_of([p, q]))
         yield Case(
-            f"P_in {tuple(p)}, P_out {tuple(q)}",
+            f"P_in {p}, P_out {q}",
             float(it.total_variation(p, q)),
             math.sqrt(1 - (1 - bits) ** exponent),
             1,
