@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from mlu_utils.results.reporting import method_style
+from mlu_utils.results.style import method_style
 
 WIDTH, HEIGHT = 170.0, 151.0  # mm: the text width of a page
 _TEXT_SIZE = 7.3  # points
