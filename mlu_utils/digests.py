@@ -26,7 +26,7 @@ def digest(facts: Any) -> str:
 
 
 @cache
-def code_digest(*roots: str | Path, source: str = "") -> str:
+def code_digest(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> str:
     """Return the SHA-256 of the code of these roots and of every module of the package that they import.
 
     It is computed once a process for the same roots.
@@ -34,26 +34,27 @@ def code_digest(*roots: str | Path, source: str = "") -> str:
     Args:
         roots: names of modules of the package, or Python files.
         source: Python text, for example the cells of a notebook, which counts likewise.
+        excludes: names of modules that do not count, nor what only they import.
 
     Raises:
         ValueError: no such module or file, or one that is no Python.
     """
-    modules = import_closure(*roots, source=source)
+    modules = import_closure(*roots, source=source, excludes=excludes)
     return digest([_digest_and_imports(source)[0], {n: _digest_and_imports(_read(f))[0] for n, f in modules.items()}])
 
 
-def import_closure(*roots: str | Path, source: str = "") -> dict[str, Path]:
+def import_closure(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> dict[str, Path]:
     """Return name -> file of the roots and of all that they import from this package, directly or indirectly.
 
     Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root.
 
     Args:
-        roots, source: see `code_digest`.
+        roots, source, excludes: see `code_digest`.
 
     Raises:
         ValueError: no such module or file, or one that is no Python.
     """
-    finder = _InsidePackage(path=[str(paths.ROOT)])
+    finder = _InsidePackage(path=[str(paths.ROOT)], excludes=excludes)
     where = "source"
     try:
         finder.scan_code(_digest_and_imports(source)[1], finder.add_module("__main__"))

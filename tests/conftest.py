@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from mlu_utils.data.table import ImageTable
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
 
 def tiny_table(*, num_images: int = 24, num_labels: int = 3, size: int = 8, seed: int = 0) -> ImageTable:
