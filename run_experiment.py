@@ -169,7 +169,8 @@ def _study(options: argparse.Namespace) -> Study:
     study = profile.study(same_data[0] if same_data else profile.publish_study, **change)
     study = replace(study, profile="experiments", name=Path(dataset).name)
     if options.label and not study.table.is_multi_label:
-        return replace(study, request=f"class:{options.label}")
+        table, study = study.table, replace(study, request=f"class:{options.label}")
+        study.__dict__["table"] = table  # a cached property: a folder of images is read once
     return study
 
 

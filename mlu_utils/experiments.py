@@ -25,7 +25,7 @@ from mlu_utils.checkpoints import checkpoint_key, load_checkpoint, save_checkpoi
 from mlu_utils.devices import environment_record
 from mlu_utils.digests import code_digest
 from mlu_utils.models import build_model
-from mlu_utils.results.reporting import NOT_UNLEARNED, SCORE_COLUMNS, read_scores
+from mlu_utils.results.scores import NOT_UNLEARNED, SCORE_COLUMNS, method_display, read_scores
 from mlu_utils.scoring import audit, membership
 from mlu_utils.scoring.ordinal import reassign_removed_class
 from mlu_utils.scoring.probe import linear_probe
@@ -39,8 +39,13 @@ EPOCHS_BETWEEN_VALIDATIONS = 5
 SCORED_SPLITS = ("train", "validation", "test")
 PROBE_SPLITS = ("train", "test")  # where the probe learns and is scored
 SHADOW_SPLITS = ("validation", "test")  # what the secondary verification looks at
+VERIFICATION = {
+    "max_attribute_auc": 0.6,
+    "max_excess_auc": 0.05,
+    "max_membership_auc": 0.6,
+    "num_resamples": 300,
+}
 MAIN_READINGS = ("-", "targeted")  # the one by which a method is judged; the others are controls
-RUN_KEYS = ["method", "reading", "unlearning_seed"]
 
 # Every trial of the search, `<kind>.csv`, written by workflow/tune.py. Kinds that were not searched take the nearest.
 TUNING_FOLDER = paths.DATA / "tuning"
@@ -134,17 +139,9 @@ def run_method(
     since set up. Both times are reported.
     """
     used, options = _options(method, reading, parameters)
+    options |= {"seed": seed, "precision": study.number_format}
     runs = [
-        unlearn(
-            method,
-            original,
-            study.table,
-            study.forget_request,
-            seed=seed,
-            precision=study.number_format,
-            **options,
-        )
-        for _ in range(2 if is_timed else 1)
+        unlearn(method, original, study.table, study.forget_request, **options) for _ in range(2 if is_timed else 1)
     ]
     seconds = [record.unlearning_time_s for _, record in runs]
     return UnlearnedModel(runs[-1][0], used, seconds[-1], seconds[0])
@@ -272,35 +269,35 @@ class Comparison:
 
     Args:
         scores: tidy rows of every run.
-        runs: `headlines` of Original, Retrain and every run.
         outputs: name -> probabilities on the test images, (n, num_outputs): Original, Retrain, then of each method
             the first run of its main reading.
         settings: method -> the hyperparameters it ran with, where they are not its defaults.
     """
 
     scores: pd.DataFrame
-    runs: pd.DataFrame
     outputs: dict[str, np.ndarray]
     settings: dict[str, dict]
 
 
-def compared_methods(study: Study) -> list[str]:
-    """Return the methods of the study's plan that take its request, without Retrain."""
+def plan_settings(study: Study) -> dict[str, dict]:
+    """Return method -> tuned hyperparameters, of the methods in the study's plan that take its request.
+
+    Retrain is none of them. An empty plan holds every method.
+    """
     kind = study.forget_request.kind
-    return [name for name in study.methods or METHODS if kind in require_method(name).kinds and name != "Retrain"]
+    names = [name for name in study.methods or METHODS if kind in require_method(name).kinds and name != "Retrain"]
+    return {name: tuned(name, kind, study.max_epochs) for name in names}
 
 
-def compare(study: Study) -> Comparison:
+def compare(study: Study, original: TrainedModel, retrained: TrainedModel) -> Comparison:
     """Run every method of the study's plan, score each run and keep what later notebooks need.
 
-    The main reading of a method runs once for each unlearning seed; with the first only run methods of
+    The main reading of a method runs once for each unlearning seed. With the first seed only run the methods of
     `one_seed_methods`, the head reset, which draws nothing at random, and the other readings. Further Retrains follow,
-    one for each seed of `retrain_seeds`. A first run of WP is thrown away: in a fresh process it would pay for memory
-    and kernels that training has long since set up. Models of `kept_methods` stay on disk for `unlearned_model`.
+    one for each of `retrain_seeds`. A first run of WP is thrown away: in a fresh process it would pay for memory and
+    kernels that training has long since set up. Models of `kept_methods` stay on disk for `unlearned_model`.
     """
-    original, retrained = (reference_model(study, name) for name in ("original", "retrained"))
-    settings = {name: tuned(name, study.forget_request.kind, study.max_epochs) for name in compared_methods(study)}
-    first, *_ = study.unlearning_seeds
+    settings, (first, *_) = plan_settings(study), study.unlearning_seeds
     plan = []
     for name in settings:
         for reading in METHODS[name].readings:
@@ -309,90 +306,92 @@ def compare(study: Study) -> Comparison:
     plan += [("Retrain", "-", seed) for seed in study.retrain_seeds]
 
     test = study.table.rows("test")
-    outputs = {
-        name: probabilities(study, trained.model, test)
-        for name, trained in (("Original", original), ("Retrain", retrained))
-    }
+    outputs = {"Original": probabilities(study, original.model, test)}
+    outputs["Retrain"] = probabilities(study, retrained.model, test)
     scores = []
     if "WP" in settings:
         run_method(study, original.model, "WP", "targeted", settings["WP"], 0, is_timed=False)
     for name, reading, seed in tqdm(plan, desc=f"{study.name}: methods", unit="run", disable=None, leave=False):
-        options = study.recipe.fit_options() if name == "Retrain" else settings[name]
-        is_shown = reading in MAIN_READINGS and seed == first
-        if is_shown and name in study.kept_methods:
-            made = unlearned_model(study, name, reading, options, seed, is_reused=False)
+        values = study.recipe.fit_options() if name == "Retrain" else settings[name]
+        is_main = reading in MAIN_READINGS and seed == first
+        if is_main and name in study.kept_methods:
+            made = unlearned_model(study, name, reading, values, seed, is_reused=False)
         else:
-            made = run_method(study, original.model, name, reading, options, seed, is_timed=False)
-        scores.append(_scored(study, made, name, retrained.training_time_s, seed))
-        if is_shown and name not in outputs:
+            made = run_method(study, original.model, name, reading, values, seed, is_timed=False)
+        scores.append(_scored(study, made, name, retrained, seed))
+        if is_main and name not in outputs:
             outputs[name] = probabilities(study, made.model, test)
-    rows = pd.concat(scores)
-    return Comparison(rows, headlines(study, pd.concat([reference_scores(study), rows])), outputs, settings)
+    return Comparison(pd.concat(scores), outputs, settings)
 
 
 def compare_readings(
-    study: Study, method: str, parameters: Mapping[str, Any], seed: int
+    study: Study,
+    original: TrainedModel,
+    retrained: TrainedModel,
+    method: str,
+    parameters: Mapping[str, Any],
+    seed: int,
+    *,
+    has_control: bool = False,
 ) -> tuple[dict[str, UnlearnedModel], pd.DataFrame]:
-    """Return reading -> model of one method, and the tidy rows of all, with the head reset as control where it fits.
+    """Return reading -> model of one method, and the tidy rows of all.
 
-    The method runs once for each reading, in a process that has run it before; the control is timed.
+    The method runs once for each reading; a process that has run it before times it well.
 
     Args:
         study, method, parameters, seed: see `run_method`.
+        original, retrained: reference models of the study.
+        has_control: whether the head reset follows, where it takes the request.
     """
-    original, retrained = (reference_model(study, name) for name in ("original", "retrained"))
     made = {
         reading: run_method(study, original.model, method, reading, parameters, seed, is_timed=False)
         for reading in require_method(method).readings
     }
-    scored = [_scored(study, each, method, retrained.training_time_s) for each in made.values()]
-    if study.forget_request.kind in METHODS["HeadReset"].kinds:
+    scores = [_scored(study, each, method, retrained) for each in made.values()]
+    if has_control and study.forget_request.kind in METHODS["HeadReset"].kinds:
         control = run_method(study, original.model, "HeadReset", "-", parameters, seed)
-        scored.append(_scored(study, control, "HeadReset", retrained.training_time_s))
-    return made, pd.concat(scored)
+        scores.append(_scored(study, control, "HeadReset", retrained))
+    return made, pd.concat(scores)
 
 
-def reference_scores(study: Study, *, is_reused: bool = True) -> pd.DataFrame:
-    """Return the tidy rows of Original and Retrain, read where notebook 02 has written them.
-
-    Args:
-        study: whose models are scored.
-        is_reused: False scores them now.
-    """
+def reference_scores(
+    study: Study, original: TrainedModel, retrained: TrainedModel, *, is_reused: bool = True
+) -> pd.DataFrame:
+    """Return the tidy rows of Original and Retrain: those that notebook 02 wrote, where they are there and reused."""
     file = study.folder / "scores_02.csv"
     if is_reused and file.is_file():
         return read_scores(file)
-    original, retrained = (reference_model(study, name) for name in ("original", "retrained"))
-    seconds = retrained.training_time_s
+    as_made = UnlearnedModel(retrained.model, "-", retrained.training_time_s, retrained.training_time_s)
     return pd.concat(
-        [
-            score_rows(study, original.model, method="Original"),
-            score_rows(study, retrained.model, method="Retrain"),
-            time_rows(study, seconds, method="Retrain", retrain_time_s=seconds),
-        ]
+        [score_rows(study, original.model, method="Original"), _scored(study, as_made, "Retrain", retrained)]
     )
 
 
-def headlines(study: Study, scores: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a run, by method, reading and unlearning seed: its `headline`, seconds and speed-up over Retrain.
+def headlines(study: Study, scores: pd.DataFrame, **models: nn.Module) -> pd.DataFrame:
+    """Return one row a run, under its name in tables: its `headline`, its seconds and its speed-up over Retrain.
 
     Args:
         study: whose scores they are.
-        scores: tidy rows of any number of runs; what has no time gets nan.
+        scores: tidy rows of any number of runs.
+        **models: more rows, put first, of models that are scored now and have no time.
     """
-    runs = {}
-    for key, part in scores.groupby(RUN_KEYS, sort=False):
-        costs = part.drop_duplicates("metric").set_index("metric").value
-        runs[key] = headline(study, part) | {name: costs.get(name, np.nan) for name in ("seconds", "speedup")}
-    return pd.DataFrame(runs).T.rename_axis(RUN_KEYS)
+    names, rows = [], []
+    for name, model in models.items():
+        names.append(name)
+        rows.append(headline(study, score_rows(study, model, method=name, splits=("test",))))
+    for (method, reading, _), part in scores.groupby(["method", "reading", "unlearning_seed"], sort=False):
+        costs = part[part.metric.isin(("seconds", "speedup"))].set_index("metric").value
+        names.append(method_display(method, reading))
+        rows.append(headline(study, part) | costs.to_dict())
+    return pd.DataFrame(rows, index=names)
 
 
 def _scored(
-    study: Study, made: UnlearnedModel, method: str, retrain_time_s: float, seed: int = NOT_UNLEARNED
+    study: Study, made: UnlearnedModel, method: str, retrained: TrainedModel, seed: int = NOT_UNLEARNED
 ) -> pd.DataFrame:
     keys = {"method": method, "reading": made.reading, "unlearning_seed": seed}
-    timed = time_rows(study, made.unlearning_time_s, retrain_time_s=retrain_time_s, **keys)
-    return pd.concat([score_rows(study, made.model, **keys), timed])
+    times = time_rows(study, made.unlearning_time_s, retrain_time_s=retrained.training_time_s, **keys)
+    return pd.concat([score_rows(study, made.model, **keys), times])
 
 
 # --- Scores of one model ---------------------------------------------------------------------------------------
@@ -499,7 +498,7 @@ def time_rows(
 def tidy(
     study: Study, rows: list[dict], *, method: str, reading: str = "-", unlearning_seed: int = NOT_UNLEARNED
 ) -> pd.DataFrame:
-    """Return rows with the study's keys in front, columns as in `reporting.SCORE_COLUMNS`."""
+    """Return rows with the study's keys in front, columns as in `results.SCORE_COLUMNS`."""
     keys = {
         "profile": study.profile,
         "dataset": study.dataset,
@@ -546,11 +545,7 @@ def verify(
     retrained: nn.Module,
     *,
     used_splits: Iterable[str] = ("train",),
-    max_attribute_auc: float = 0.6,
-    max_excess_auc: float = 0.05,
-    max_membership_auc: float = 0.6,
-    seed: int,
-    num_resamples: int = 300,
+    **options,
 ) -> audit.Verification:
     """Return the paper's secondary verification of a model that was asked to forget a label, on shadow data.
 
@@ -564,9 +559,7 @@ def verify(
         model: the unlearned model.
         retrained: the retrained model, whose features are the mark.
         used_splits: splits that training, calibration or fine-tuning saw.
-        max_attribute_auc, max_excess_auc, max_membership_auc: thresholds, see `audit.verify_unlearning`.
-        seed: of the attackers and the intervals.
-        num_resamples: of the intervals.
+        **options: of `audit.verify_unlearning`: its seed, and what shall differ from `VERIFICATION`.
 
     Raises:
         ValueError: a request for anything but a label, used splits among the shadow data; see
@@ -589,18 +582,14 @@ def verify(
     features, labels = features[len(members) :], table.labels[rows].numpy()
     phi = membership.label_confidence(np.delete(logits.numpy(), column, 1), np.delete(labels, column, 1))
     scores = -membership.confidence_loss(phi)
+    is_same = retrained is model
+    mark = features if is_same else predict(retrained, table, shadow, precision=study.number_format)[1]
     return audit.verify_unlearning(
         features.numpy(),
-        (
-            features if retrained is model else predict(retrained, table, shadow, precision=study.number_format)[1]
-        ).numpy(),
+        mark.numpy(),
         labels[len(members) :, column],
         identity=table.identity[shadow].numpy(),
         member_scores=scores[: len(members)],
         shadow_scores=scores[len(members) :],
-        max_attribute_auc=max_attribute_auc,
-        max_excess_auc=max_excess_auc,
-        max_membership_auc=max_membership_auc,
-        seed=seed,
-        num_resamples=num_resamples,
+        **(VERIFICATION | options),
     )

@@ -162,79 +162,6 @@ def test_an_unlearned_model_is_made_once(monkeypatch):
 # Hyperparameters
 
 
-def test_every_method_has_the_same_number_of_trials():
-    assert set(tuning.SPACES) == set(METHODS) - {"Retrain", "HeadReset"}
-    for kind in tuning.KINDS:
-        trials = tuning.read_trials(kind)
-        assert trials.groupby("method").size().to_dict() == dict.fromkeys(tuning.SPACES, 12)
-        assert (trials[trials.trial == 0].hyperparameters == "{}").all()
-
-
-def test_no_reported_request_was_searched():
-    import yaml
-
-    for file in paths.PROFILES.glob("*.yaml"):
-        for study in yaml.safe_load(file.read_text())["studies"].values():
-            for wanted in tuning.VALIDATION_REQUESTS.values():
-                assert (study["dataset"], study["request"]) != (wanted.dataset, wanted.request)
-                assert study.get("seed", 42) != wanted.seed
-
-
-@pytest.mark.parametrize("profile", ["quick", "paper"])
-def test_no_reported_person_was_searched(profile, monkeypatch):
-    monkeypatch.setattr(shadows, "fit_stacked", lambda *_, **__: None)
-    reported = notebook_runs.resolve_parameters("06_privacy_analysis", studies.load_profile(profile), None)
-    targets = shadows.train_shadows(
-        data.load("orl", size=reported["face_size"]),
-        "small_cnn",
-        kind="people",
-        num_units=reported["num_people"],
-        images_per_person=reported["photos_per_person"],
-        num_shadows=4,
-        recipe=tuning.PEOPLE_RECIPE,
-        seed=reported["seed"],
-    ).units.tolist()
-    assert len(targets) == reported["num_people"] and not set(targets) & set(tuning.VALIDATION_PEOPLE.candidates)
-    assert tuning.VALIDATION_PEOPLE.seed not in range(reported["seed"], reported["seed"] + reported["num_shadows"])
-
-
-@pytest.fixture(scope="module")
-def few_shadows():
-    return dataclasses.replace(tuning.VALIDATION_PEOPLE, num_shadows=4, seed=3).train()
-
-
-def test_people_are_forgotten_when_nobody_can_tell_them_from_strangers(few_shadows):
-    """Training anew without them is not part of the search, but it must be what the search strives for."""
-    assert set(few_shadows.units.tolist()) <= set(tuning.VALIDATION_PEOPLE.candidates)
-    before = tuning.people_objective(few_shadows, list(few_shadows.models))
-    anew = shadows.unlearn_shadows(few_shadows, "Retrain", tuning.PEOPLE_RECIPE.fit_options())
-    after = tuning.people_objective(few_shadows, anew)
-    assert before["forgetting"] < 0.4 and after["forgetting"] > 0.85
-    assert after["retained_accuracy"] > before["retained_accuracy"] - 0.05
-
-
-@pytest.mark.parametrize(("what_they_say", "forgetting"), [("the same", 1), ("members are certain", 0)])
-def test_forgetting_of_people_by_hand(few_shadows, what_they_say, forgetting, monkeypatch):
-    """Losses that do not depend on what a network has met favour nobody, however hard somebody is to call."""
-    hardness = torch.rand(few_shadows.table.num_images, generator=torch.Generator().manual_seed(0))
-    number = {id(network): s for s, network in enumerate(few_shadows.models)}
-    seen = []
-
-    def predict(network, table, rows, **_):
-        seen.append(table.split[rows])
-        margin = hardness[rows]
-        if what_they_say != "the same":
-            who = torch.searchsorted(few_shadows.units, table.identity[rows]).clamp_max(len(few_shadows.units) - 1)
-            margin = margin + 5 * torch.from_numpy(few_shadows.is_member[number[id(network)]])[who]
-        sign = torch.where(table.labels[rows] > 0, 1.0, -1.0)
-        return sign * margin[:, None]
-
-    monkeypatch.setattr(tuning, "predict_logits", predict)
-    found = tuning.people_objective(few_shadows, list(few_shadows.models))
-    assert found["forgetting"] == pytest.approx(forgetting)
-    assert len(seen) == 8 and not any((split == 2).any() for split in seen), "the search looked at the test split"
-
-
 @pytest.mark.parametrize("kind", tuning.KINDS)
 @pytest.mark.parametrize("method", tuning.SPACES)
 def test_chosen_is_the_quickest_of_the_best_trials_and_inside_the_space(method, kind):
@@ -291,17 +218,6 @@ def test_no_passes_at_all_are_refused():
         tuning.chosen("FT", "label", 0)
 
 
-def test_configurations_repeat_and_start_with_the_default():
-    first, again = (list(tuning.configurations("SalUn", 12)) for _ in range(2))
-    assert first == again and first[0] == {} and len(first) == 12
-    other = list(tuning.configurations("SalUn", 12, seed=1))
-    assert other[1:] != first[1:]
-    rates = [point["learning_rate"] for point in first[1:]]
-    assert all(1e-3 <= rate <= 1e-1 for rate in rates) and len(set(rates)) > 8
-    with pytest.raises(ValueError, match="HeadReset has nothing to search: choose one of FT, "):
-        next(tuning.configurations("HeadReset", 2))
-
-
 def test_an_unsearched_kind_takes_the_nearest_and_an_unknown_one_is_refused(tmp_path, monkeypatch):
     assert tuning.chosen("SCRUB", "partial") == tuning.chosen("SCRUB", "label")
     assert tuning.chosen("HeadReset", "label") == {}
@@ -314,47 +230,6 @@ def test_an_unsearched_kind_takes_the_nearest_and_an_unknown_one_is_refused(tmp_
     ):
         tuning.search("labels")
     tuning.read_trials.cache_clear()
-
-
-def test_a_search_keeps_other_methods_and_survives_divergence(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
-    wanted = tuning.ValidationRequest("digits", "small_cnn", "class:8", seed=7, num_epochs=1)
-    monkeypatch.setitem(tuning.VALIDATION_REQUESTS, "class", wanted)
-    space = {"learning_rate": [1e30], "num_epochs": [1], "batchnorm": ["eval"], "is_bounded": [False]}
-    monkeypatch.setitem(tuning.SPACES, "NegGrad", space)
-    monkeypatch.setitem(tuning.SPACES, "SSD", {"alpha": [1.0, 2.0]})
-    tuning.search("class", ("SSD",), num_trials=2)
-    file = tuning.search("class", ("NegGrad",), num_trials=2)
-    trials = pd.read_csv(file)
-    assert trials.groupby("method").size().to_dict() == {"NegGrad": 2, "SSD": 2}
-    assert trials.query("method == 'NegGrad' and trial == 1").objective.item() == 0
-    assert (trials.objective.between(0, 1)).all()
-    tuning.read_trials.cache_clear()
-    assert tuning.chosen("NegGrad", "class") == {}
-    tuning.read_trials.cache_clear()
-
-
-def test_the_objective_by_hand():
-    study = Study("o", "s", "digits", "small_cnn", "class:8", 7, Recipe(num_epochs=1, is_augmented=False))
-    table, rows = study.table, study.table.rows("validation")
-
-    class Always(torch.nn.Module):
-        """Predicts one class whatever it sees."""
-
-        def __init__(self, winner):
-            super().__init__()
-            self.fc, self.winner = torch.nn.Linear(1, 10), winner
-
-        def forward(self, x):
-            return self.fc(torch.zeros(len(x), 1)) * 0 + torch.eye(10)[self.winner]
-
-    labels = table.labels[rows, 0]
-    others = float((labels[labels != 8] == 2).float().mean())
-    values = tuning.objective(study, Always(2))
-    assert values["forgetting"] == 1 and values["retained_accuracy"] == pytest.approx(others)
-    assert tuning.objective(study, Always(8)) == {"objective": 0, "retained_accuracy": 0, "forgetting": 0}
-    assert tuning._says_nothing(np.array([1.0, 0, math.nan]), np.array([1.0, 0, 5])) == 0
-    assert tuning._says_nothing(np.array([1.0, 0, 1, 0]), np.array([1.0, 1, 0, 0])) == 1
 
 
 # The secondary verification
