@@ -11,6 +11,7 @@ import json
 import modulefinder
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from mlu_utils import paths
@@ -25,7 +26,7 @@ def digest(facts: Any) -> str:
 
 
 @cache
-def code_digest(*roots: str | Path, source: str = "") -> str:
+def code_digest(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> str:
     """Return the SHA-256 of the code of these roots and of every module of the package that they import.
 
     It is computed once a process for the same roots.
@@ -33,49 +34,47 @@ def code_digest(*roots: str | Path, source: str = "") -> str:
     Args:
         roots: names of modules of the package, or Python files.
         source: Python text, for example the cells of a notebook, which counts likewise.
+        excludes: names of modules that do not count, nor what only they import.
 
     Raises:
         ValueError: no such module or file, or one that is no Python.
     """
-    trees = {name: _tree_digest(file.read_text(encoding="utf-8"), file.name) for name, file in _closure(roots, source)}
-    return digest([trees, _tree_digest(source, "source")])
+    modules = import_closure(*roots, source=source, excludes=excludes)
+    return digest([_digest_and_imports(source)[0], {n: _digest_and_imports(_read(f))[0] for n, f in modules.items()}])
 
 
-def import_closure(*roots: str | Path, source: str = "") -> dict[str, Path]:
+def import_closure(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> dict[str, Path]:
     """Return name -> file of the roots and of all that they import from this package, directly or indirectly.
 
     Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root.
 
     Args:
-        roots, source: see `code_digest`.
+        roots, source, excludes: see `code_digest`.
 
     Raises:
         ValueError: no such module or file, or one that is no Python.
     """
-    return dict(_closure(roots, source))
-
-
-def _closure(roots: tuple[str | Path, ...], source: str) -> list[tuple[str, Path]]:
-    finder = _InsidePackage(path=[str(paths.ROOT)])
+    finder = _InsidePackage(path=[str(paths.ROOT)], excludes=excludes)
     where = "source"
     try:
+        finder.scan_code(_digest_and_imports(source)[1], finder.add_module("__main__"))
         for root in roots:
             where = str(root)
             if isinstance(root, Path):
-                finder.load_file(str(root))
+                finder.load_file(where)
             else:
                 finder.import_hook(root)
-        where = "source"
-        finder.scan_code(compile(source, "source", "exec"), finder.add_module("__main__"))
     except (ImportError, OSError) as error:
         raise ValueError(f"the imports of {where} cannot be followed: {error}") from error
     except SyntaxError as error:
-        raise ValueError(f"{where}: {error.filename}, line {error.lineno} is no valid Python: {error.msg}") from error
-    return sorted((name, Path(module.__file__)) for name, module in finder.modules.items() if module.__file__)
+        line = f"line {error.lineno}, {(error.text or '').strip()!r}"
+        raise ValueError(f"{where}: no valid Python, {error.msg}: {line}") from error
+    found = {name: Path(module.__file__) for name, module in finder.modules.items() if module.__file__}
+    return dict(sorted(found.items()))
 
 
 class _InsidePackage(modulefinder.ModuleFinder):
-    """Follows imports, but never out of the package."""
+    """Follows imports, but never out of the package, and reads of a module only its imports."""
 
     def find_module(self, name, path, parent=None):
         full = f"{parent.__name__}.{name}" if parent else name
@@ -86,11 +85,25 @@ class _InsidePackage(modulefinder.ModuleFinder):
         except AttributeError:  # modulefinder knows no packages of this kind
             raise ValueError(f"the folder of {full} has no __init__.py: its imports cannot be followed") from None
 
+    def load_module(self, fqname, fp, pathname, file_info):
+        if fp is None:  # a package: modulefinder comes back with its __init__
+            return super().load_module(fqname, fp, pathname, file_info)
+        module = self.add_module(fqname)
+        module.__file__ = pathname
+        self.scan_code(_digest_and_imports(_read(Path(pathname)))[1], module)
+        return module
+
+
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
 
 @cache
-def _tree_digest(source: str, name: str) -> str:
-    tree = ast.parse(source, name)
+def _digest_and_imports(source: str) -> tuple[str, CodeType]:
+    tree = ast.parse(source)
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = compile(ast.Module(found, type_ignores=[]), "imports", "exec")
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+JOURNAL = "MLU_JOURNAL"  # environment variable: a file that takes down, a line each, the path of what was written
 ABANDONED_AFTER_S = 3600  # a part that no process has touched for so long was left by one that was killed
 
 
@@ -35,6 +36,9 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
                 os.fsync(stream.fileno())
         for file, part in parts.items():
             os.replace(part, file)
+        if JOURNAL in os.environ:
+            with open(os.environ[JOURNAL], "a", encoding="utf-8") as journal:
+                journal.writelines(f"{file.absolute()}\n" for file in parts)
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

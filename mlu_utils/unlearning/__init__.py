@@ -15,15 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-from torch import nn
+from mlu_utils.naming import REQUEST_KINDS, choices
 
-from mlu_utils.data.table import ImageTable
-from mlu_utils.devices import FP32, Precision, Timer, peak_memory_mib, resolve_precision
-from mlu_utils.naming import choices
-from mlu_utils.requests import KINDS, ForgetRequest
-from mlu_utils.training import device_of
-from mlu_utils.unlearning.task import Task
+if TYPE_CHECKING:  # names and kinds of methods are known without an import of torch
+    from torch import nn
+
+    from mlu_utils.data.table import ImageTable
+    from mlu_utils.devices import Precision
+    from mlu_utils.requests import ForgetRequest
 
 ENTRY_POINTS = "mlu_utils.methods"
 READINGS = ("printed", "targeted", "random")  # see `selection.READINGS`
@@ -44,7 +45,7 @@ class Method:
     path: str
     display_name: str
     paper: str
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = REQUEST_KINDS
     readings: tuple[str, ...] = ("-",)
 
     @property
@@ -167,7 +168,7 @@ def unlearn(
     request: ForgetRequest | str,
     *,
     seed: int = 0,
-    precision: Precision | str = FP32,
+    precision: Precision | str = "fp32",
     head: str | None = None,
     **hyperparameters,
 ) -> tuple[nn.Module, UnlearningRecord]:
@@ -196,6 +197,11 @@ def unlearn(
         >>> record.request
         'class:3'
     """
+    from mlu_utils.devices import Timer, peak_memory_mib, resolve_precision
+    from mlu_utils.requests import ForgetRequest
+    from mlu_utils.training import device_of
+    from mlu_utils.unlearning.task import Task
+
     request = ForgetRequest.parse(request) if isinstance(request, str) else request
     method = require_kind(name, request.kind)
     unknown = set(hyperparameters) - set(method.hyperparameters)
