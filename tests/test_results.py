@@ -483,6 +483,7 @@ def all_figures():
             {"WP": rng.random(6), "WF": rng.random(6)}, np.arange(6) < 2, quantity="x"
         ),
         "attack_intervals": figures.attack_intervals(attack_rows()),
+        "method_curves": figures.method_curves({"WP": ([0, 1], [0.5, 0.6]), "x": ([0], [1])}, x="x", y="y", target=1),
     }
 
 
@@ -508,7 +509,7 @@ def attack_rows(inputs=("logits", "features"), attackers=("linear", "mlp")):
 def test_every_figure_draws_saves_and_stays_closed(run):
     open_before = plt.get_fignums()
     drawn = all_figures()
-    assert len(drawn) == 8
+    assert len(drawn) == 9
     for stem, figure in drawn.items():
         assert isinstance(figure, Figure)
         run.figure(figure, f"fig_{stem}", dots_per_inch=40)

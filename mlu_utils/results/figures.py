@@ -399,6 +399,39 @@ def attack_intervals(
     return finish(figure)
 
 
+def method_curves(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    x: str,
+    y: str,
+    target: float | None = None,
+    title: str | None = None,
+) -> Figure:
+    """A curve for each model, such as a score after each step of relearning or at each depth of the network.
+
+    Args:
+        curves: model -> (positions, values); a model that is no method is drawn grey.
+        x, y: names of the axes.
+        target: a level to mark, or None.
+
+    Raises:
+        ValueError: no curves.
+    """
+    if not curves:
+        raise ValueError("no curves to draw")
+    figure = new_figure(figsize=(7.2, 3.6))
+    ax = figure.subplots()
+    for name, (positions, values) in curves.items():
+        line, width = ("--", 1.8) if name in ("Original", "Retrain") else ("-", 1.2)
+        look = style.mark(name) | {"markersize": 4.5, "linestyle": line, "linewidth": width}
+        ax.plot(positions, values, label=name, **look)
+    if target is not None:
+        ax.axhline(target, **_CHANCE)
+    ax.set(xlabel=x, ylabel=y)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), **_LEGEND)
+    return finish(figure, title)
+
+
 # --- steps of a method
 
 
