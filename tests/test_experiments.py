@@ -1,21 +1,30 @@
-"""One experiment from the command line, hyperparameters and their search, ordered classes: small and in seconds."""
+"""One experiment from the command line, comparisons, tuned hyperparameters, ordered classes: small and in seconds."""
 
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mlu_utils import cli, data, experiments, models, notebook_runs, paths, references, shadows, studies, tuning
+from mlu_utils import data, experiments, paths
+from mlu_utils.checkpoints import load_checkpoint
 from mlu_utils.data import synthages
-from mlu_utils.references import Recipe, Study
+from mlu_utils.results.scores import write_scores
+from mlu_utils.studies import Recipe, Study
 from mlu_utils.training import predict_logits
 from mlu_utils.unlearning import METHODS
 
+sys.path.insert(0, str(paths.ROOT))
+import run_experiment  # noqa: E402
+
 DIGITS = ["--dataset", "digits", "--label", "3", "--profile", "smoke", "--epochs", "1", "--reuse"]
+SEARCHED_KINDS = sorted(file.stem for file in experiments.TUNING_FOLDER.glob("*.csv"))
+SEARCHED_METHODS = sorted(set(METHODS) - {"Retrain", "HeadReset"})
 SCORES = {"retained_accuracy", "forget_recall", "forget_auc", "forget_balanced_accuracy", "probe_auc"}
 
 
@@ -27,9 +36,15 @@ def runs(tmp_path_factory):
         yield
 
 
+def digits(profile, **change):
+    """A study that trains in a second."""
+    values = {"dataset": "digits", "architecture": "small_cnn", "request": "class:3", "seed": 3}
+    return Study(profile, "s", **(values | {"recipe": Recipe(num_epochs=1, is_augmented=False)} | change))
+
+
 def experiment(*arguments, target=None):
     more = ["--json", str(target)] if target else []
-    status = cli.main(["experiment", *arguments, *more])
+    status = run_experiment.main([*arguments, *more])
     return (status, json.loads(target.read_text())) if target and target.exists() else (status, None)
 
 
@@ -55,7 +70,7 @@ def test_an_experiment_writes_what_it_promises(method, tmp_path, capsys):
 def test_an_experiment_hands_over_the_unlearned_model(tmp_path):
     file = tmp_path / "unlearned.safetensors"
     _, result = experiment("--method", "WP", *DIGITS, "--save", str(file), target=tmp_path / "result.json")
-    model, facts = models.load_checkpoint(file, architecture="small_cnn")
+    model, facts = load_checkpoint(file, architecture="small_cnn")
     assert facts["request"] == "class:3" and facts["outputs"] == [str(digit) for digit in range(10)]
     table = data.load("digits")
     rows = table.rows("test")
@@ -90,6 +105,7 @@ def test_all_methods_make_one_table(tmp_path, capsys):
         (["--method", "WP", "--dataset", "digits", "--label", "11", "--profile", "smoke"], "unknown class '11'"),
         (["--method", "WP", "--dataset", "digitz", "--label", "3"], "did you mean 'digits'?"),
         (["--method", "WP", *DIGITS, "--json", "/nowhere/at/all.json"], "does not exist; create it"),
+        (["--method", "WP", *DIGITS, "--json", "."], "--json .: this is a folder; name a file"),
         (["--method", "WP", *DIGITS, "--save", "/nowhere/at/all.safetensors"], "does not exist; create it"),
         (["--method", "all", *DIGITS, "--save", "one.safetensors"], "--method all makes several models; name one"),
         (["--method", "WP", *DIGITS, "--model", "resnet"], "unknown model 'resnet'"),
@@ -100,23 +116,75 @@ def test_all_methods_make_one_table(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_refused_before_any_training(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(references, "fit", lambda *_, **__: pytest.fail("training began"))
+    monkeypatch.setattr(experiments, "fit", lambda *_, **__: pytest.fail("training began"))
     arguments = [a for a in arguments if a != "--reuse"]
-    assert cli.main(["experiment", *arguments]) == 2
+    assert run_experiment.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_stand_in_is_announced_and_a_folder_of_that_name_wins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(run_experiment.STAND_INS, "CelebA", "digits")
+    asked = ["--method", "HeadReset", "--dataset", "CelebA", "--label", "3", "--profile", "smoke", "--epochs", "1"]
+    status, result = experiment(*asked, "--reuse", target=tmp_path / "r.json")
+    assert status == 0 and (result["dataset"], result["stands_in_for"]) == ("digits", "CelebA")
+    assert "note: CelebA is not here; digits stands in for it" in capsys.readouterr().err
+    (tmp_path / "CelebA").mkdir()
+    assert run_experiment.main(asked) == 2
+    error = capsys.readouterr().err
+    assert "labels.csv" in error and "stands in" not in error
+
+
+def test_help_answers_without_torch():
+    code = "import sys, run_experiment\ntry: run_experiment.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules, 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.stdout.splitlines()[-1] == "False False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
+        (RuntimeError("the loss became nan"), 1, "error: the loss became nan\n"),
+        (FileNotFoundError("x.csv is missing"), 2, "error: x.csv is missing\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; trained models are kept, --reuse takes them\n"),
+    ],
+)
+def test_a_failure_is_one_line(error, status, message, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(experiments, "reference_model", fail)
+    assert run_experiment.main(["--method", "WP", *DIGITS]) == status
+    assert capsys.readouterr().err == message
+
+
+def test_what_is_done_is_kept_when_a_later_method_fails(tmp_path, monkeypatch, capsys):
+    run_method = experiments.run_method
+
+    def fail_at_cf_k(study, model, method, *arguments, **options):
+        if method == "CF-k":
+            raise RuntimeError("the loss became nan")
+        return run_method(study, model, method, *arguments, **options)
+
+    monkeypatch.setattr(experiments, "run_method", fail_at_cf_k)
+    status, results = experiment("--method", "all", *DIGITS, target=tmp_path / "all.json")
+    assert status == 1 and [r["method"] for r in results] == ["Retrain", "HeadReset", "FT"]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("FT")
 
 
 @pytest.mark.parametrize(("num_epochs", "measured"), [(1, [1]), (5, [5]), (7, [5, 7])])
 def test_validation_accuracy_of_each_fifth_epoch_and_of_the_last(num_epochs, measured):
     recipe = Recipe(num_epochs=num_epochs, is_augmented=False)
-    study = Study("gaps", "s", "digits", "small_cnn", "class:3", 3, recipe)
-    trained = references.reference_model(study, "original")
+    study = digits("gaps", recipe=recipe)
+    trained = experiments.reference_model(study, "original")
     known = trained.history.dropna()
     assert len(trained.history) == num_epochs and known.epoch.tolist() == measured
     rows = study.table.rows("validation")
     right = predict_logits(trained.model, study.table, rows).argmax(1) == study.table.labels[rows, 0]
     assert known.validation_accuracy.iloc[-1] == pytest.approx(float(right.float().mean()))
-    again = references.reference_model(study, "original")  # gaps survive the checkpoint
+    again = experiments.reference_model(study, "original")  # gaps survive the checkpoint
     assert again.is_from_disk
     pd.testing.assert_frame_equal(again.history, trained.history)
 
@@ -124,8 +192,8 @@ def test_validation_accuracy_of_each_fifth_epoch_and_of_the_last(num_epochs, mea
 def test_the_original_does_not_depend_on_the_request():
     histories = []
     for request in ("class:3", "class:5"):
-        study = Study("shared", "s", "digits", "small_cnn", request, 3, Recipe(num_epochs=1, is_augmented=False))
-        histories.append(references.reference_model(study, "original", is_reused=False).history)
+        study = digits("shared", request=request)
+        histories.append(experiments.reference_model(study, "original", is_reused=False).history)
     columns = ["retain_loss", "validation_accuracy"]
     pd.testing.assert_frame_equal(histories[0][columns], histories[1][columns])
 
@@ -134,10 +202,10 @@ def test_the_original_does_not_depend_on_the_request():
 
 
 def test_an_unlearned_model_is_made_once(monkeypatch):
-    study = Study("kept", "s", "digits", "small_cnn", "class:3", 3, Recipe(num_epochs=1, is_augmented=False))
+    study = digits("kept")
     how = ("WP", "targeted", {"forget_share": 0.01}, 7)
     made = experiments.unlearned_model(study, *how)
-    original = references.reference_model(study, "original").model
+    original = experiments.reference_model(study, "original").model
     direct = experiments.run_method(study, original, *how, is_timed=False)
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "run_method", lambda *_, **__: pytest.fail("made again"))
@@ -159,22 +227,127 @@ def test_an_unlearned_model_is_made_once(monkeypatch):
     assert (again.unlearning_time_s, again.reading) == (made.unlearning_time_s, "targeted")
 
 
+def test_a_checkpoint_that_is_not_what_its_name_says_is_made_again():
+    study, other = digits("damaged"), digits("damaged", seed=4)
+    originals = [experiments.reference_model(each, "original") for each in (study, other)]
+    files = sorted((paths.RUNS / "damaged" / "models").glob("original-*"))
+    assert len(files) == 2
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, reversed(contents), strict=True):  # each takes the other's name
+        file.write_bytes(content)
+    with pytest.warns(UserWarning, match="has facts .* It is made again now"):
+        again = experiments.reference_model(study, "original")
+    assert not again.is_from_disk and torch.equal(again.model.fc.weight, originals[0].model.fc.weight)
+    for file in files:
+        file.write_bytes(contents[0][:1000])
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = experiments.reference_model(other, "original")
+    assert torch.equal(again.model.fc.weight, originals[1].model.fc.weight)
+
+
+# Methods side by side
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """A study with a plan of each kind, its reference models, and what the comparison found."""
+    plan = {"methods": ("HeadReset", "WP", "FT"), "one_seed_methods": ("FT",), "kept_methods": ("WP",)}
+    study = digits("compared", **plan, unlearning_seeds=(7, 8), retrain_seeds=(9,), max_epochs=1)
+    models = [experiments.reference_model(study, name) for name in ("original", "retrained")]
+    return study, *models, experiments.compare(study, *models)
+
+
+def test_the_plan_says_who_runs_how_often(compared):
+    *_, found = compared
+    runs = found.scores[["method", "reading", "unlearning_seed"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    assert runs == [
+        ("HeadReset", "-", 7),
+        ("WP", "printed", 7),
+        ("WP", "targeted", 7),
+        ("WP", "targeted", 8),
+        ("WP", "random", 7),
+        ("FT", "-", 7),
+        ("Retrain", "-", 9),
+    ]
+    assert list(found.outputs) == ["Original", "Retrain", "HeadReset", "WP", "FT"]
+    assert list(found.settings) == ["HeadReset", "WP", "FT"] and found.settings["FT"]["num_epochs"] == 1
+
+
+def test_a_comparison_scores_what_running_a_method_gives(compared, tmp_path):
+    study, original, retrained, found = compared
+    options = found.settings["WP"]
+    made = experiments.run_method(study, original.model, "WP", "targeted", options, 7, is_timed=False)
+    scored = experiments.score_rows(study, made.model, method="WP", reading="targeted", unlearning_seed=7)
+    ours = found.scores.query("method == 'WP' and reading == 'targeted' and unlearning_seed == 7")
+    times = ours.metric.isin(["seconds", "speedup"])
+    pd.testing.assert_frame_equal(ours[~times].reset_index(drop=True), scored.reset_index(drop=True))
+    seconds, speedup = ours[times].value
+    assert speedup == pytest.approx(retrained.training_time_s / seconds)
+    test = study.table.rows("test")
+    assert (found.outputs["WP"] == experiments.probabilities(study, made.model, test)).all()
+    write_scores(tmp_path / "scores.csv", found.scores)
+
+
+def test_models_of_the_plan_stay_on_disk(compared, monkeypatch):
+    study, *_, found = compared
+    monkeypatch.setattr(experiments, "run_method", lambda *_, **__: pytest.fail("made again"))
+    kept = experiments.unlearned_model(study, "WP", "targeted", found.settings["WP"], 7)
+    output = experiments.probabilities(study, kept.model, study.table.rows("test"))
+    assert (output == found.outputs["WP"]).all()
+    with pytest.raises(pytest.fail.Exception):
+        experiments.unlearned_model(study, "FT", "-", found.settings["FT"], 7)
+
+
+def test_a_plan_without_methods_holds_all_that_take_the_request():
+    for request, without in (("class:3", {"Retrain"}), ("images:1,2", {"Retrain", "HeadReset"})):
+        settings = experiments.plan_settings(digits("o", request=request))
+        assert list(settings) == [name for name in METHODS if name not in without]
+    with pytest.raises(ValueError, match="unknown method 'SCRUBB'.*did you mean 'SCRUB'"):
+        experiments.plan_settings(digits("o", methods=("SCRUBB",)))
+
+
+def test_reference_scores_are_those_on_disk(compared):
+    study, original, retrained, _ = compared
+    now = experiments.reference_scores(study, original, retrained)
+    assert now.method.unique().tolist() == ["Original", "Retrain"]
+    assert now[now.metric == "speedup"].value.tolist() == [1.0]
+    write_scores(study.folder / "scores_02.csv", now.assign(value=now.value.clip(0, 0.5)))
+    again = experiments.reference_scores(study, original, retrained)
+    assert again.value.max() == 0.5
+    fresh = experiments.reference_scores(study, original, retrained, is_reused=False)
+    pd.testing.assert_frame_equal(fresh, now)
+    (study.folder / "scores_02.csv").unlink()
+
+
+def test_readings_side_by_side(compared):
+    study, original, retrained, found = compared
+    how = (study, original, retrained, "WP", found.settings["WP"], 7)
+    made, scores = experiments.compare_readings(*how, has_control=True)
+    assert list(made) == ["printed", "targeted", "random"]
+    keys = scores[["method", "reading", "unlearning_seed"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    assert keys == [("WP", reading, -1) for reading in made] + [("HeadReset", "-", -1)]
+    assert set(experiments.compare_readings(*how)[1].method) == {"WP"}
+    table = experiments.headlines(study, scores, Original=original.model)
+    assert table.index.tolist() == ["Original", "WP (as printed)", "WP (targeted)", "WP (random control)", "HeadReset"]
+    assert set(table.columns) == SCORES | {"seconds", "speedup"}
+    assert math.isnan(table.seconds["Original"]) and (table.speedup[1:] > 0).all()
+    part = scores[scores.reading == "targeted"]
+    assert table.retained_accuracy["WP (targeted)"] == experiments.headline(study, part)["retained_accuracy"]
+
+
 # Hyperparameters
 
 
-@pytest.mark.parametrize("kind", tuning.KINDS)
-@pytest.mark.parametrize("method", tuning.SPACES)
-def test_chosen_is_the_quickest_of_the_best_trials_and_inside_the_space(method, kind):
-    trials = tuning.read_trials(kind).query("method == @method")
-    values = tuning.chosen(method, kind)
+@pytest.mark.parametrize("kind", SEARCHED_KINDS)
+@pytest.mark.parametrize("method", SEARCHED_METHODS)
+def test_chosen_is_the_quickest_of_the_best_trials(method, kind):
+    trials = experiments.read_trials(kind).query("method == @method")
+    values = experiments.tuned(method, kind)
     own = trials[trials.hyperparameters == json.dumps(values)].iloc[0]
     best = trials.loc[trials.objective.idxmax()]
     assert own.objective >= best.objective - 0.02 and own.seconds <= best.seconds
     assert own.retained_accuracy >= best.retained_accuracy - 0.04 and own.forgetting >= best.forgetting - 0.04
     assert set(values) <= set(METHODS[method].hyperparameters)
-    for name, space in tuning.SPACES[method].items():
-        if name in values and isinstance(space, list):
-            assert values[name] in space
 
 
 def test_of_equally_quick_trials_the_best_is_chosen(tmp_path, monkeypatch):
@@ -186,26 +359,18 @@ def test_of_equally_quick_trials_the_best_is_chosen(tmp_path, monkeypatch):
         ]
     ).assign(retained_accuracy=0.9)
     trials.to_csv(tmp_path / "label.csv", index=False)
-    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
-    tuning.read_trials.cache_clear()
-    assert tuning.chosen("FT", "label") == {"num_epochs": 2}
-    tuning.read_trials.cache_clear()
-
-
-@pytest.mark.parametrize(("notebook", "method"), [("03_weight_filtering", "WF"), ("04_weight_pruning", "WP")])
-def test_the_notebooks_explain_the_method_with_the_values_that_the_tables_use(notebook, method):
-    parameters = notebook_runs.read_parameters(paths.NOTEBOOKS / f"{notebook}.ipynb")
-    used = METHODS[method].hyperparameters | tuning.chosen(method, "label")
-    shared = set(parameters) & set(used) - {"precision"}
-    assert {name: parameters[name].default for name in shared} == {name: used[name] for name in shared}
+    monkeypatch.setattr(experiments, "TUNING_FOLDER", tmp_path)
+    experiments.read_trials.cache_clear()
+    assert experiments.tuned("FT", "label") == {"num_epochs": 2}
+    experiments.read_trials.cache_clear()
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2, 1000])
-@pytest.mark.parametrize("kind", tuning.KINDS)
+@pytest.mark.parametrize("kind", SEARCHED_KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cut_of_passes_lowers_numbers_of_passes_only(method, kind, max_epochs):
-    defaults, tuned = METHODS[method].hyperparameters, tuning.chosen(method, kind)
-    cut = tuning.chosen(method, kind, max_epochs)
+    defaults, tuned = METHODS[method].hyperparameters, experiments.tuned(method, kind)
+    cut = experiments.tuned(method, kind, max_epochs)
     used, was = defaults | cut, defaults | tuned
     counts = {name for name in defaults if name.endswith("epochs") and name != "decay_epochs"} | {"msteps"}
     assert set(cut) == set(tuned) | counts & set(defaults)
@@ -215,21 +380,17 @@ def test_a_cut_of_passes_lowers_numbers_of_passes_only(method, kind, max_epochs)
 
 def test_no_passes_at_all_are_refused():
     with pytest.raises(ValueError, match="max_epochs must be at least 1, or None .*, got 0"):
-        tuning.chosen("FT", "label", 0)
+        experiments.tuned("FT", "label", 0)
 
 
 def test_an_unsearched_kind_takes_the_nearest_and_an_unknown_one_is_refused(tmp_path, monkeypatch):
-    assert tuning.chosen("SCRUB", "partial") == tuning.chosen("SCRUB", "label")
-    assert tuning.chosen("HeadReset", "label") == {}
-    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
-    tuning.read_trials.cache_clear()
-    with pytest.raises(FileNotFoundError, match="label.csv is missing: run mlu tune --kind label"):
-        tuning.chosen("SCRUB", "label")
-    with pytest.raises(
-        ValueError, match="no validation request for kind 'labels': choose one of label, class, images, people"
-    ):
-        tuning.search("labels")
-    tuning.read_trials.cache_clear()
+    assert experiments.tuned("SCRUB", "partial") == experiments.tuned("SCRUB", "label")
+    assert experiments.tuned("HeadReset", "label") == {}
+    monkeypatch.setattr(experiments, "TUNING_FOLDER", tmp_path)
+    experiments.read_trials.cache_clear()
+    with pytest.raises(FileNotFoundError, match="label.csv is missing: run python workflow/tune.py --kind label"):
+        experiments.tuned("SCRUB", "label")
+    experiments.read_trials.cache_clear()
 
 
 # The secondary verification
@@ -265,7 +426,7 @@ def planted():
         split=torch.tensor(split, dtype=torch.int8),
         source="planted",
     )
-    study = Study("o", "s", "planted", "none", "label:gone", 7)
+    study = Study("o", "s", dataset="planted", architecture="none", request="label:gone", seed=7)
     study.__dict__["table"] = table  # a cached property, so that nothing is loaded
     return study
 
@@ -299,7 +460,7 @@ def test_verification_refuses_used_shadow_data_and_requests_without_a_label(plan
     model = Reads((1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="400 shadow rows were used for learning or unlearning"):
         experiments.verify(planted, model, model, used_splits=("train", "validation"), seed=0)
-    study = Study("o", "s", "digits", "small_cnn", "class:8", 7)
+    study = digits("o", request="class:8", seed=7)
     with pytest.raises(ValueError, match="verification reads a forgotten label, class:8 has none"):
         experiments.verify(study, model, model, seed=0)
 
@@ -333,7 +494,8 @@ def test_age_changes_faces_smoothly():
 
 
 def test_reassigned_accuracy_counts_the_neighbour_as_right(ages):
-    study = Study("o", "s", "synthages", "small_cnn", "class:31-45", 7, dataset_options={"num_images": 200, "size": 32})
+    faces = {"dataset": "synthages", "num_images": 200, "image_size": 32}
+    study = Study("o", "s", **faces, architecture="small_cnn", request="class:31-45", seed=7)
     rows = torch.arange(ages.num_images)
     goals = torch.where(ages.labels[:, 0] == 3, 2, ages.labels[:, 0])
     logits = torch.nn.functional.one_hot(goals, 5).float()

@@ -7,19 +7,14 @@ import pickle
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import same_bits, tiny_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mlu_utils import files
+from mlu_utils import files, models
 from mlu_utils.checkpoints import checkpoint_key, load_checkpoint, read_metadata, save_checkpoint
-from mlu_utils.models import MODELS, build_model, copy_of, head
-
-
-def same_bits(a: nn.Module, b: nn.Module) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return list(ours) == list(theirs) and all(torch.equal(ours[k], theirs[k]) for k in ours)
+from mlu_utils.models import MODELS, build_model, copy_of, fresh_model, head
 
 
 @pytest.fixture
@@ -59,12 +54,32 @@ def test_unknown_architecture():
 
 
 def test_a_network_without_head_is_refused():
-    with pytest.raises(ValueError, match="Sequential has no Linear layer named fc: pass head='0'"):
-        head(nn.Sequential(nn.Linear(2, 2)))
+    network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="Sequential has no Linear layer named fc: pass head='2'"):
+        head(network)
+    network.head_name = "0"
+    assert head(network) is network[0]
     model = tiny_model()
     model.fc = nn.Identity()
     with pytest.raises(ValueError, match="TinyNet has no Linear layer named fc: a network needs one to have labels"):
         head(model)
+
+
+def test_a_fresh_model_has_new_weights_under_the_seed():
+    model = build_model("small_cnn", 3, seed=1)
+    assert same_bits(fresh_model(model, seed=2), build_model("small_cnn", 3, seed=2))
+
+
+def test_a_fresh_model_of_a_network_that_we_did_not_build():
+    model = tiny_model().eval()
+    del model.architecture
+    fresh, state = fresh_model(model, seed=2), torch.get_rng_state()
+    again = fresh_model(model, seed=2)
+    assert same_bits(fresh, again) and torch.equal(state, torch.get_rng_state())
+    assert not same_bits(fresh, fresh_model(model, seed=3)) and same_bits(model, tiny_model())
+    for name, p in fresh.named_parameters():
+        assert name.startswith("bn") or not torch.equal(p, model.get_parameter(name))
+    assert fresh.bn.running_mean.eq(0).all() and fresh.bn.weight.eq(1).all()
 
 
 def test_a_copy_shares_nothing():

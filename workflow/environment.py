@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 MINIMUM_PYTHON = (3, 11)
-ROOT = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # An operator compiled in torchvision: it is the part that a torch of another build breaks.
 PAIR_CHECK = """
 import torch

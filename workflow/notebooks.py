@@ -351,7 +351,7 @@ def _method_modules(source: str, values: list[dict]) -> list[str]:
     from mlu_utils.unlearning import METHODS
 
     named = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
-    named |= set(_texts(values))
+    named |= set(texts(values))
     for study in (value for value in values if value.get("methods") == []):
         kind = study["request"].partition(":")[0]
         named |= {name for name, method in METHODS.items() if kind in method.kinds}
@@ -359,12 +359,13 @@ def _method_modules(source: str, values: list[dict]) -> list[str]:
     return sorted(module for module in own if module.partition(".")[0] == PACKAGE)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
+    """Yield every text in nested lists and mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(inner)
+            yield from texts(inner)
 
 
 @cache

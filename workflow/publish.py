@@ -10,8 +10,9 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import run
@@ -107,8 +108,10 @@ def _pages(profile: Profile) -> dict[Path, bytes]:
         notebooks.write_parameters(page, noted["parameters"], notebook)
         executed = {cell["id"]: cell for cell in notebooks.code_cells(notebooks.read_notebook(job.executed))}
         for count, cell in enumerate(notebooks.code_cells(page), start=1):
-            cell["outputs"] = [_without_machine(output, count) for output in executed[cell["id"]]["outputs"]]
-            cell["execution_count"] = count
+            cell["outputs"], cell["execution_count"] = _without_machine(executed[cell["id"]]["outputs"]), count
+            for output in cell["outputs"]:
+                _drop_run_metadata(output.get("metadata", {}))
+                output |= {"execution_count": count} if "execution_count" in output else {}
             _drop_run_metadata(cell["metadata"])
         _drop_run_metadata(page["metadata"])
         page["metadata"]["mlu"] = {
@@ -148,61 +151,33 @@ def stale_notebooks(folder: Path | None = None) -> dict[str, str]:
 def outputs_sha256(notebook: Mapping) -> str:
     """Return the SHA-256 of all outputs of a notebook, execution counts left out."""
     outputs = (output for cell in notebooks.code_cells(notebook) for output in cell["outputs"])
-    return digest([{k: _joined(v) for k, v in output.items() if k != "execution_count"} for output in outputs])
+    return digest([{name: own for name, own in output.items() if name != "execution_count"} for output in outputs])
 
 
 def _why_unfit(notebook: Mapping, size: int) -> str:
-    found: list[str] = []
-    for cell in notebooks.code_cells(notebook):
-        for output in cell["outputs"]:
-            _map_text(output, lambda text: found.extend(MACHINE_PATH.findall(text)) or text)
+    outputs = [cell["outputs"] for cell in notebooks.code_cells(notebook)]
+    found = [match[0] for text in notebooks.texts(outputs) if (match := MACHINE_PATH.search(text))]
     if found:
         return f"its outputs name a path of a machine: {found[0]}"
     return f"it has {size} bytes with its outputs, at most {MAX_NOTEBOOK_BYTES}" if size > MAX_NOTEBOOK_BYTES else ""
 
 
-def _without_machine(output: Mapping, execution_count: int) -> dict:
+def _without_machine(value: Any) -> Any:
     """Return an output with this machine's folders written as a reader's: relative, or below `~`."""
-    folders = [(f"{paths.ROOT}{os.sep}", ""), (str(paths.ROOT), "."), (sys.prefix, "<environment>")]
-    folders += [(sys.base_prefix, "<python>"), (str(Path.home()), "~")]
-
-    def replaced(text: str) -> str:
-        for folder, name in folders:
-            text = text.replace(folder, name)
-        return text
-
-    output = _map_text(output, replaced)
-    _drop_run_metadata(output.get("metadata", {}))
-    if "execution_count" in output:
-        output["execution_count"] = execution_count
-    return output
+    if isinstance(value, dict):
+        return {name: _without_machine(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_machine(inner) for inner in value]
+    if isinstance(value, str):
+        folders = [(f"{paths.ROOT}{os.sep}", ""), (str(paths.ROOT), "."), (sys.prefix, "<environment>")]
+        for folder, name in (*folders, (sys.base_prefix, "<python>"), (str(Path.home()), "~")):
+            value = value.replace(folder, name)
+    return value
 
 
 def _drop_run_metadata(metadata: dict) -> None:
-    for key in ("papermill", "execution"):
-        metadata.pop(key, None)
-
-
-def _joined(value):
-    """Return nbformat's two ways to write text (string, list of lines) as one."""
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        return "".join(value)
-    return {key: _joined(inner) for key, inner in value.items()} if isinstance(value, dict) else value
-
-
-def _map_text(output: Mapping, change: Callable[[str], str]) -> dict:
-    """Return a copy of an output with `change` applied to its text: streams, tracebacks, text/*, SVG."""
-    output = {key: _joined(value) if key != "traceback" else value for key, value in output.items()}
-    for key in {"text", "evalue"} & output.keys():
-        output[key] = change(output[key])
-    if "traceback" in output:
-        output["traceback"] = [change(line) for line in output["traceback"]]
-    if "data" in output:
-        output["data"] = {
-            kind: change(content) if kind.startswith("text/") or kind == "image/svg+xml" else content
-            for kind, content in output["data"].items()
-        }
-    return output
+    for name in ("papermill", "execution"):
+        metadata.pop(name, None)
 
 
 # --- The README's table -------------------------------------------------------------------------------------

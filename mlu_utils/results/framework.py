@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from mlu_utils.results.figures import new_figure
 from mlu_utils.results.style import method_style
 
 WIDTH, HEIGHT = 170.0, 151.0  # mm: the text width of a page
@@ -31,7 +32,8 @@ def framework_diagram() -> Figure:
 
     Source: Hossain et al. (2025), Figure 1 and Algorithms 1-3; drawn anew, with the mask and the losses of this suite.
     """
-    figure = Figure(figsize=(WIDTH / 25.4, HEIGHT / 25.4), dpi=100)
+    figure = new_figure(figsize=(WIDTH / 25.4, HEIGHT / 25.4), dpi=100)
+    figure.set_layout_engine("none")  # every place is given in millimetres
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     ax.axis("off")
