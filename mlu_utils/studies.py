@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import math
 import re
 from collections.abc import Mapping
@@ -209,14 +210,16 @@ class Study:
         Raises:
             ValueError: the first such name, what is accepted and the nearest.
         """
-        from mlu_utils import data
-        from mlu_utils.models import MODELS
-        from mlu_utils.training import SCHEDULES
-        from mlu_utils.unlearning import METHODS
-
-        named = {"architecture": ([self.architecture], MODELS), "schedule": ([self.recipe.schedule], SCHEDULES)}
-        named["method"] = ((*self.methods, *self.one_seed_methods, *self.kept_methods), METHODS)
-        named["data set"] = ([] if Path(self.dataset).is_dir() else [self.dataset], data.DATASETS)
+        # Imported by name: no result depends on this check, so that no fingerprint shall.
+        of = {
+            room: importlib.import_module(f"mlu_utils.{room}") for room in ("data", "models", "training", "unlearning")
+        }
+        named = {
+            "data set": ([] if Path(self.dataset).is_dir() else [self.dataset], of["data"].DATASETS),
+            "architecture": ([self.architecture], of["models"].MODELS),
+            "schedule": ([self.recipe.schedule], of["training"].SCHEDULES),
+            "method": ((*self.methods, *self.one_seed_methods, *self.kept_methods), of["unlearning"].METHODS),
+        }
         for what, (names, known) in named.items():
             for name in names:
                 if name not in known:
