@@ -113,11 +113,7 @@ def jobs(profile: Profile) -> list[Job]:
 
 
 def find_job(notebook: str, profile: Profile, study: str | None) -> Job:
-    """Return the job of these names.
-
-    Raises:
-        ValueError: unknown notebook or study, a study missing, or one given where none belongs.
-    """
+    """Return the job of these names; refuse an unknown one, a study missing, and one given where none belongs."""
     if notebook not in RULES:
         raise ValueError(f"unknown notebook {notebook!r}: {choices(notebook, RULES)}")
     if study is not None:
@@ -137,18 +133,13 @@ def committed(notebook: str) -> Path:
 
 
 def read_notebook(path: Path) -> dict:
-    """Return a notebook as JSON.
-
-    Raises:
-        ValueError: it is missing or no notebook.
-    """
+    """Return a notebook as JSON; refuse what is missing or none."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        return notebook if notebook["cells"] is not None else {}
+        return {"cells": [], "metadata": {}} | json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing, though workflow/notebooks.py names it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no readable notebook: {error!r}") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no readable notebook: {error}") from error
 
 
 def as_bytes(notebook: Mapping) -> bytes:
@@ -191,11 +182,7 @@ def _assignments(source: str, name: str) -> dict[str, ast.AnnAssign]:
 
 
 def read_parameters(notebook: Mapping, name: str) -> dict[str, tuple[str, Any]]:
-    """Return parameter -> (annotation, value) of the cell tagged `parameters`; empty when there is no such cell.
-
-    Raises:
-        ValueError: two such cells, a line that is no annotated literal, or a value of another type than it says.
-    """
+    """Return parameter -> (annotation, value) of the cell tagged `parameters`, which holds annotated literals only."""
     cell, _ = _split(notebook, name)
     parameters = {}
     for parameter, node in _assignments(source_of(cell), name).items() if cell else ():
@@ -236,11 +223,7 @@ def _literal(value: Any) -> str:
 
 
 def resolve_parameters(job: Job) -> dict[str, Any]:
-    """Return every parameter of a job's notebook with the value that it runs with, in the notebook's order.
-
-    Raises:
-        ValueError: the profile gives a name that the notebook does not have, or a value of the wrong type.
-    """
+    """Return every parameter of a job's notebook with the value that it runs with; refuse names that it lacks."""
     parameters = read_parameters(read_notebook(committed(job.notebook)), job.notebook)
     resolved = {name: value for name, (_, value) in parameters.items()}
     for name, value in job.profile.knobs(job.notebook, job.study).items():
@@ -273,11 +256,7 @@ def parameterised(job: Job, fingerprint: str) -> dict:
 
 
 def check_profile(profile: Profile) -> None:
-    """Resolve every job's parameters, so that a typo is found before any long work starts.
-
-    Raises:
-        ValueError: see `resolve_parameters`; also a section for a notebook that does not exist.
-    """
+    """Resolve every job's parameters, so that a typo is found before any long work starts."""
     for name in profile.notebooks:
         if name not in RULES:
             raise ValueError(f"{profile.name}.yaml: notebooks: unknown notebook {name!r}: {choices(name, RULES)}")
@@ -306,10 +285,7 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
 
     Code of its cells, of the modules that they import, directly or indirectly, and of the methods that it runs
     (comments and docstrings left out); parameters; what its study is; declared data; the same of every job upstream.
-
-    Args:
-        job: of one profile.
-        known: fingerprints of jobs of this profile so far; grows.
+    `known` holds those computed so far, and grows.
     """
     known = {} if known is None else known
     if job not in known:

@@ -300,8 +300,8 @@ def trade_off(scores: pd.DataFrame, *, forgotten: str, leak: str = "auc", title:
     figure = new_figure(figsize=(7.4, 4.6))
     ax = figure.subplots()
     for (method, reading), runs in sorted(gap.groupby(level=keys[:2]), key=lambda group: display_rank(*group[0])):
-        look = style.mark(method, reading, edge=0.5) | {"linestyle": "", "markersize": 8, "alpha": 0.6}
-        ax.plot(said[runs.index], runs, label=method_display(method, reading), clip_on=False, **look)
+        look = style.mark(method, reading, edge=0.5, alpha=0.6) | {"linestyle": "", "markersize": 8}
+        ax.plot(said[runs.index], runs, label=method_display(method, reading), **look)
     ax.axhline(0, **_RETRAIN | {"linewidth": 1})
     ax.set_xlim(-0.06, 1.06)
     what = "2 |AUC \u2212 \u00bd| of the output" if leak == "auc" else style.METRIC_DISPLAY.get(leak, leak)
@@ -350,21 +350,17 @@ def output_strips(
 def attack_intervals(
     table: pd.DataFrame,
     *,
-    value: str = "auc",
     panel: str = "input",
-    chance: float = 0.5,
     reference: str = "Retrain",
     quantity: str = "AUC of the attack",
     title: str | None = None,
 ) -> Figure:
-    """One score of an attack with its interval for every model; a panel for each thing that was attacked.
+    """AUC of an attack with its interval for every model; a panel for each thing that was attacked.
 
     Args:
-        table: columns model, `panel`, `value`, `<value>_low`, `<value>_high`; one row a mark, several a model allowed
-            when a column attacker (of up to four values) tells them apart.
-        value: which score.
+        table: columns model, `panel`, auc, auc_low, auc_high; one row a mark, several a model allowed when a column
+            attacker (of up to four values) tells them apart.
         panel: column that makes the panels.
-        chance: value of an attack that knows nothing.
         reference: model whose value is drawn as a line.
         quantity: name of the axis.
 
@@ -385,11 +381,11 @@ def attack_intervals(
             offset = (number - (len(attackers) - 1) / 2) * min(0.32, 0.8 / len(attackers))
             y, known = models.index(row["model"]) + offset, style.model_style(row["model"])
             colour = "0.45" if known is style.NO_METHOD else known.colour
-            ax.plot([row[f"{value}_low"], row[f"{value}_high"]], [y, y], "-", color=colour, linewidth=1.6)
-            ax.plot(row[value], y, "os^D"[number], color=colour, mec="k", mew=0.4, markersize=5)
-        for known in part.loc[part["model"] == reference, value][:1]:
+            ax.plot([row["auc_low"], row["auc_high"]], [y, y], "-", color=colour, linewidth=1.6)
+            ax.plot(row["auc"], y, "os^D"[number], color=colour, mec="k", mew=0.4, markersize=5)
+        for known in part.loc[part["model"] == reference, "auc"][:1]:
             ax.axvline(known, **_RETRAIN | {"linewidth": 1}, zorder=0)
-        ax.axvline(chance, **_CHANCE, zorder=0)
+        ax.axvline(0.5, **_CHANCE, zorder=0)
         ax.set_title(str(name), fontsize=9)
         ax.grid(False, axis="y")
     axes[0].set_yticks(range(len(models)), models, fontsize=8)
@@ -400,10 +396,7 @@ def attack_intervals(
     for mark, attacker in zip("os^D", attackers if attackers != [None] else [], strict=False):
         handles.append(Line2D([], [], color="w", marker=mark, mfc="0.5", mec="k", label=str(attacker)))
     legend_on_top(figure, handles, title)
-    return finish(figure, None)
-
-
-# --- curves
+    return finish(figure)
 
 
 def method_curves(
@@ -412,7 +405,6 @@ def method_curves(
     x: str,
     y: str,
     target: float | None = None,
-    is_log_x: bool = False,
     title: str | None = None,
 ) -> Figure:
     """A curve for each model, such as a score after each step of relearning or at each depth of the network.
@@ -421,7 +413,6 @@ def method_curves(
         curves: model -> (positions, values); a model that is no method is drawn grey.
         x, y: names of the axes.
         target: a level to mark, or None.
-        is_log_x: logarithmic axis.
 
     Raises:
         ValueError: no curves.
@@ -431,16 +422,17 @@ def method_curves(
     figure = new_figure(figsize=(7.2, 3.6))
     ax = figure.subplots()
     for name, (positions, values) in curves.items():
-        line = ("--", 1.8) if name in ("Original", "Retrain") else ("-", 1.2)
-        look = style.mark(name) | {"markersize": 4.5, "linestyle": line[0], "linewidth": line[1]}
+        line, width = ("--", 1.8) if name in ("Original", "Retrain") else ("-", 1.2)
+        look = style.mark(name) | {"markersize": 4.5, "linestyle": line, "linewidth": width}
         ax.plot(positions, values, label=name, **look)
     if target is not None:
         ax.axhline(target, **_CHANCE)
-    if is_log_x:
-        ax.set_xscale("log")
     ax.set(xlabel=x, ylabel=y)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), **_LEGEND)
     return finish(figure, title)
+
+
+# --- steps of a method
 
 
 def sensitivity_curves(sweep: pd.DataFrame, *, title: str | None = None) -> Figure:
@@ -488,38 +480,30 @@ def sensitivity_curves(sweep: pd.DataFrame, *, title: str | None = None) -> Figu
     return finish(figure, title)
 
 
-# --- distributions
-
-
 def layer_score_distributions(
     scores: Mapping[str, ArrayLike],
     *,
-    reference: Mapping[str, ArrayLike] | None = None,
-    names: tuple[str, str] = ("forgotten label", "retained labels"),
-    quantity: str = "importance of a weight",
-    thresholds: Mapping[str, float] | None = None,
+    reference: Mapping[str, ArrayLike],
+    names: tuple[str, str],
+    quantity: str,
     title: str | None = None,
 ) -> Figure:
     """Distribution of the weights' scores in each layer, logarithmic, and the share that is exactly 0.
 
     Args:
         scores: layer -> scores of its weights, any shape, >= 0, in order of depth.
-        reference: a second set of scores of the same layers, drawn beside the first.
+        reference: scores of the same layers, drawn beside the first.
         names: what the two sets are scores for.
         quantity: name of the axis.
-        thresholds: name -> value, drawn as horizontal lines.
 
     Raises:
         ValueError: no layers, other layers in the reference, a negative or non-finite score.
     """
     if not scores:
         raise ValueError("scores holds no layer")
-    if reference is not None and list(reference) != list(scores):
+    if list(reference) != list(scores):
         raise ValueError(f"reference has the layers {list(reference)[:3]}..., scores {list(scores)[:3]}...")
     sets = [(names[0], scores, "#ec7d43", -0.18), (names[1], reference, "#1f4e79", 0.18)]
-    width = 0.34
-    if reference is None:
-        sets, width = [(names[0], scores, "#ec7d43", 0.0)], 0.6
     figure = new_figure(figsize=(max(5.5, 0.26 * len(scores) + 1.8), 4.6))
     ax, zero_ax = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     for _, layers, colour, shift in sets:
@@ -527,16 +511,12 @@ def layer_score_distributions(
             values = np.asarray(values).ravel()
             if not len(values) or not np.isfinite(values).all() or values.min() < 0:
                 raise ValueError(f"scores of layer {layer!r} must be finite and >= 0, and at least one")
-            zero_ax.bar(x + shift, np.mean(values == 0), width, color=colour, linewidth=0)
+            zero_ax.bar(x + shift, np.mean(values == 0), 0.34, color=colour, linewidth=0)
             if (values > 0).any():
                 low, lower, median, upper, high = np.quantile(values[values > 0], [0.01, 0.25, 0.5, 0.75, 0.99])
                 for ends, linewidth in (((low, high), 1), ((lower, upper), 4)):
                     ax.plot([x + shift] * 2, ends, color=colour, linewidth=linewidth, solid_capstyle="butt")
                 ax.plot(x + shift, median, "o", color="w", mec=colour, markersize=4, zorder=4)
-    for position, (name, value) in enumerate((thresholds or {}).items()):
-        ax.axhline(value, color="0.2", linestyle=(0, (4, 2 + position)), linewidth=0.9, zorder=1)
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-        ax.annotate(name, (1, value), (3, 0), fontsize=8, **place)
     ax.set_yscale("log")
     ax.set_ylabel(quantity)
     zero_ax.set(ylabel="share\nexactly 0", ylim=(0, 1), yticks=[0, 1], xlim=(-0.7, len(scores) - 0.3))
@@ -550,13 +530,13 @@ def layer_score_distributions(
     figure.legend(handles=handles, loc="outside upper center", ncols=2, **_LEGEND)
     if title is not None:
         ax.set_title(title)
-    return finish(figure, None)
+    return finish(figure)
 
 
 # --- what the drawings share
 
 
-def finish(figure: Figure, title: str | None) -> Figure:
+def finish(figure: Figure, title: str | None = None) -> Figure:
     """Finish a figure: no frame at the top and the right, and a title."""
     for ax in figure.axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -565,7 +545,7 @@ def finish(figure: Figure, title: str | None) -> Figure:
     return figure
 
 
-def legend_on_top(figure: Figure, handles: Sequence, title: str | None) -> None:
+def legend_on_top(figure: Figure, handles: Sequence, title: str | None = None) -> None:
     """Put one legend above all panels, in as many columns as fit, with the figure's title as its heading.
 
     A suptitle would be laid over the legend: the layout keeps room for the taller of the two only.
@@ -580,8 +560,8 @@ def legend_on_top(figure: Figure, handles: Sequence, title: str | None) -> None:
 
 def _in_order(models: Iterable[str]) -> list[str]:
     """Models in the order of methods, each once; controls, which are no methods, come last."""
-    order = list(style.METHOD_STYLES)
-    return sorted(dict.fromkeys(models), key=lambda model: order.index(model) if model in order else len(order))
+    is_control = {model: style.model_style(model) is style.NO_METHOD for model in models}
+    return sorted(is_control, key=lambda model: math.inf if is_control[model] else display_rank(model))
 
 
 def _faces(images: ArrayLike) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba
 
 from mlu_utils.naming import choices
 from mlu_utils.results.scores import known_methods
@@ -85,15 +85,15 @@ def model_style(model: str) -> MethodStyle:
     return method_style(model) if model in known_methods(model) else NO_METHOD
 
 
-def mark(model: str, reading: str = "-", *, edge: float = 0.3) -> dict:
+def mark(model: str, reading: str = "-", *, edge: float = 0.3, alpha: float = 1.0) -> dict:
     """Return the marker of a model as arguments of `plot`: open for the reading as printed, half for the random one."""
     style = model_style(model)
-    look = {"marker": style.marker, "color": style.colour, "markeredgecolor": "k", "markeredgewidth": edge}
     if style.marker in "123":  # these have no face: their edge is all there is
-        return look | {"markeredgecolor": style.colour, "markeredgewidth": 1.5}
+        return {"marker": style.marker, "color": style.colour, "mec": style.colour, "mew": 1.5}
+    look = {"marker": style.marker, "color": style.colour, "mec": "k", "mew": edge}
+    look["markerfacecolor"] = to_rgba(style.colour, alpha)
     if reading in ("printed", "random"):
-        look |= {"markeredgecolor": style.colour, "markeredgewidth": 1.2, "markerfacecoloralt": "none"}
-        look |= {"fillstyle": "none" if reading == "printed" else "left"}
+        look |= {"mec": style.colour, "mew": 1.2, "fillstyle": "none" if reading == "printed" else "left"}
     return look
 
 
