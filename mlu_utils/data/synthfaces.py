@@ -67,53 +67,46 @@ SHIFT, ROLL, ZOOM, YAW = 0.05, 0.10, 0.06, 0.05
 FACE_SCALE = 1.12  # image half-widths per face unit
 
 
-@dataclass(frozen=True)
-class Trait:
-    """A number the painter needs: `base` plus each effect times its label or factor."""
-
-    base: float
-    effects: dict[str, float]
-
-
-# Lengths in face units, strengths in [0, 1] (values outside are clipped when painted).
+# What the painter reads: a base, and what each label or factor adds to it when it is 1. Lengths in face units, strengths
+# in [0, 1] (values outside are clipped when painted).
 TRAITS = {
-    "face_width": Trait(0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}),
-    "face_length": Trait(0.57, {"Oval_Face": 0.13, "Male": 0.015, "face_length": 0.020}),
-    "taper": Trait(0.10, {"Oval_Face": 0.09, "Male": -0.08, "Double_Chin": -0.04, "jaw": 0.04}),
-    "jaw": Trait(0.10, {"Male": 0.52, "Oval_Face": -0.1, "jaw": 0.20}),
-    "neck": Trait(0.20, {"Male": 0.09, "Double_Chin": 0.14, "jaw": 0.03}),
-    "chin_fold": Trait(0.0, {"Double_Chin": 1.0, "Young": -0.06, "chin": 0.16}),
-    "age": Trait(0.85, {"Young": -0.85, "age": 0.22}),
-    "blush": Trait(0.35, {"Male": -0.2, "blush": 0.15}),
-    "eye_spacing": Trait(0.225, {"eye_spacing": 0.02}),
-    "eye_width": Trait(0.105, {"Male": -0.006, "eye_size": 0.012}),
-    "eye_height": Trait(0.058, {"Male": -0.008, "Young": 0.006, "eye_size": 0.006, "eye_open": 0.010}),
-    "lashes": Trait(0.028, {"Male": -0.016, "lashes": 0.007}),
-    "brow_height": Trait(0.218, {"Male": -0.02, "brow_height": 0.012, "brow_raise": 0.022}),
-    "brow_weight": Trait(0.022, {"Male": 0.017, "brow_weight": 0.007}),
-    "brow_arch": Trait(0.008, {"Arched_Eyebrows": 0.095, "brow_arch": 0.024, "brow_raise": 0.006}),
-    "nose_tip": Trait(0.160, {"Pointy_Nose": 0.10, "Male": 0.01, "nose_length": 0.016}),
-    "nose_point": Trait(0.04, {"Pointy_Nose": 0.92, "nose_width": 0.14}),
-    "nose_width": Trait(0.175, {"Pointy_Nose": -0.095, "Male": 0.01, "nose_width": 0.012}),
-    "mouth_height": Trait(0.380, {"Oval_Face": 0.03, "mouth_height": 0.015}),
-    "mouth_width": Trait(0.162, {"Male": 0.012, "Big_Lips": 0.024, "mouth_width": 0.016, "smile": 0.014}),
-    "mouth_open": Trait(-0.006, {"mouth_open": 0.014, "smile": 0.014}),
-    "smile": Trait(0.02, {"smile": 0.045}),
-    "lip_upper": Trait(0.018, {"Big_Lips": 0.052, "Male": -0.003, "lip_fullness": 0.008}),
-    "lip_lower": Trait(0.026, {"Big_Lips": 0.064, "Young": 0.002, "lip_fullness": 0.010}),
-    "lip_colour": Trait(0.52, {"Big_Lips": 0.20, "Male": -0.24, "lip_fullness": 0.06, "blush": 0.12}),
-    "hair_length": Trait(0.95, {"Male": -0.62, "hair_length": 0.28}),
-    "hair_volume": Trait(0.10, {"Male": -0.035, "hair_volume": 0.03}),
-    "hair_cover": Trait(1.0, {"Bald": -1.0}),
-    "parting": Trait(0.0, {"parting": 0.14}),
-    "brown": Trait(0.0, {"Brown_Hair": 1.0}),
-    "beard": Trait(0.76, {"No_Beard": -0.76, "Male": 0.06, "beard_fullness": 0.18}),
-    "yaw": Trait(0.0, {"yaw": YAW}),
-    "gaze": Trait(0.0, {"gaze": 0.022}),
-    "light_u": Trait(0.0, {"light_u": 0.22}),
-    "light_v": Trait(-0.06, {"light_v": 0.12}),
-    "gain": Trait(1.0, {"gain": 0.12}),
-    "warmth": Trait(0.0, {"warmth": 0.06}),
+    "face_width": (0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}),
+    "face_length": (0.57, {"Oval_Face": 0.13, "Male": 0.015, "face_length": 0.020}),
+    "taper": (0.10, {"Oval_Face": 0.09, "Male": -0.08, "Double_Chin": -0.04, "jaw": 0.04}),
+    "jaw": (0.10, {"Male": 0.52, "Oval_Face": -0.1, "jaw": 0.20}),
+    "neck": (0.20, {"Male": 0.09, "Double_Chin": 0.14, "jaw": 0.03}),
+    "chin_fold": (0.0, {"Double_Chin": 1.0, "Young": -0.06, "chin": 0.16}),
+    "age": (0.85, {"Young": -0.85, "age": 0.22}),
+    "blush": (0.35, {"Male": -0.2, "blush": 0.15}),
+    "eye_spacing": (0.225, {"eye_spacing": 0.02}),
+    "eye_width": (0.105, {"Male": -0.006, "eye_size": 0.012}),
+    "eye_height": (0.058, {"Male": -0.008, "Young": 0.006, "eye_size": 0.006, "eye_open": 0.010}),
+    "lashes": (0.028, {"Male": -0.016, "lashes": 0.007}),
+    "brow_height": (0.218, {"Male": -0.02, "brow_height": 0.012, "brow_raise": 0.022}),
+    "brow_weight": (0.022, {"Male": 0.017, "brow_weight": 0.007}),
+    "brow_arch": (0.008, {"Arched_Eyebrows": 0.095, "brow_arch": 0.024, "brow_raise": 0.006}),
+    "nose_tip": (0.160, {"Pointy_Nose": 0.10, "Male": 0.01, "nose_length": 0.016}),
+    "nose_point": (0.04, {"Pointy_Nose": 0.92, "nose_width": 0.14}),
+    "nose_width": (0.175, {"Pointy_Nose": -0.095, "Male": 0.01, "nose_width": 0.012}),
+    "mouth_height": (0.380, {"Oval_Face": 0.03, "mouth_height": 0.015}),
+    "mouth_width": (0.162, {"Male": 0.012, "Big_Lips": 0.024, "mouth_width": 0.016, "smile": 0.014}),
+    "mouth_open": (-0.006, {"mouth_open": 0.014, "smile": 0.014}),
+    "smile": (0.02, {"smile": 0.045}),
+    "lip_upper": (0.018, {"Big_Lips": 0.052, "Male": -0.003, "lip_fullness": 0.008}),
+    "lip_lower": (0.026, {"Big_Lips": 0.064, "Young": 0.002, "lip_fullness": 0.010}),
+    "lip_colour": (0.52, {"Big_Lips": 0.20, "Male": -0.24, "lip_fullness": 0.06, "blush": 0.12}),
+    "hair_length": (0.95, {"Male": -0.62, "hair_length": 0.28}),
+    "hair_volume": (0.10, {"Male": -0.035, "hair_volume": 0.03}),
+    "hair_cover": (1.0, {"Bald": -1.0}),
+    "parting": (0.0, {"parting": 0.14}),
+    "brown": (0.0, {"Brown_Hair": 1.0}),
+    "beard": (0.76, {"No_Beard": -0.76, "Male": 0.06, "beard_fullness": 0.18}),
+    "yaw": (0.0, {"yaw": YAW}),
+    "gaze": (0.0, {"gaze": 0.022}),
+    "light_u": (0.0, {"light_u": 0.22}),
+    "light_v": (-0.06, {"light_v": 0.12}),
+    "gain": (1.0, {"gain": 0.12}),
+    "warmth": (0.0, {"warmth": 0.06}),
 }
 
 # Colour ramps, RGB in [0, 1], read by a factor from -1 (first row) to 1 (last row).
@@ -132,16 +125,11 @@ GREYING = 0.75  # share of grey in the hair of an old person; brown hair keeps m
 PIXELS_PER_CHUNK = {"cpu": 2**17, "cuda": 2**23}  # on the CPU a chunk's masks stay in the cache
 
 
-def _check_whole(name: str, value: int, low: int, high: int, fix: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}: {fix}")
-    return int(value)
-
-
-def _check_real(name: str, value: float, low: float, high: float, fix: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}: {fix}")
-    return float(value)
+def _check(name: str, value: float, low: float, high: float, fix: str, *, kind: type = Integral) -> float:
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        what = "whole number" if kind is Integral else "number"
+        raise ValueError(f"{name} must be a {what} from {low:.15g} to {high:.15g}, got {value!r}: {fix}")
+    return value
 
 
 def _phi_coefficient(share_a: float, share_b: float, latent: float) -> float:
@@ -269,8 +257,8 @@ def _traits(labels: torch.Tensor, identity: torch.Tensor, nuisance: torch.Tensor
     names, columns = LABEL_NAMES + IDENTITY_FACTORS + NUISANCE_FACTORS, (labels, identity, nuisance)
     inputs = dict(zip(names, torch.cat(columns, 1).T, strict=True))
     traits = {
-        name: trait.base + sum(amount * inputs[source] for source, amount in trait.effects.items())
-        for name, trait in TRAITS.items()
+        name: base + sum(amount * inputs[source] for source, amount in effects.items())
+        for name, (base, effects) in TRAITS.items()
     }
     skin = _ramp(inputs["skin"], SKIN)
     red = traits["lip_colour"].clamp(0, 1)[:, None]
