@@ -1,10 +1,7 @@
 """Data sets: `load(name)` returns an `ImageTable`; one module a source, imported when it is asked for.
 
-Another installed package adds a data set through the entry point group `mlu_utils.datasets`, name ->
-callable(**options) -> ImageTable. In its pyproject.toml:
-
-    [project.entry-points."mlu_utils.datasets"]
-    mine = "my_package.faces:load"
+Another installed package adds a data set, a callable(**options) that returns an ImageTable, as an entry point of the
+group `mlu_utils.datasets`; in its pyproject.toml: [project.entry-points."mlu_utils.datasets"] mine = "my_package:load".
 """
 
 from __future__ import annotations
@@ -34,14 +31,11 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str, **options) -> ImageTable:
-    """Return a data set by name, or the folder of your own images at that path.
+    """Return a data set by name (`names()`), or the folder of your own images at that path (`data.folder`).
 
     Args:
-        name: one of `names()`, or the path of a folder with a `labels.csv` (see `data.folder`).
+        name: of a data set, or the path of a folder with a `labels.csv`.
         **options: passed to the loader of that data set.
-
-    Raises:
-        ValueError: neither a known data set nor a folder, or an entry point that returns no `ImageTable`.
     """
     source = _source(name)
     if source.value == FOLDER:
@@ -53,11 +47,7 @@ def load(name: str, **options) -> ImageTable:
 
 
 def module_of(name: str) -> str:
-    """Return the module that loads a data set, without importing it.
-
-    Raises:
-        ValueError: neither a known data set nor a folder.
-    """
+    """Return the module that loads a data set, without importing it."""
     return _source(name).module
 
 

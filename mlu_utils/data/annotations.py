@@ -22,13 +22,9 @@ class Annotations(NamedTuple):
 
 
 def read_label_csv(file: Path) -> Annotations:
-    """Read `image,<label>,<label>...` with values 1, 0 (or -1), empty = unknown.
+    """Read `image,<label>,<label>...` with values 1, 0 (or -1), empty = unknown; an error names file and line.
 
     A column named `identity` holds the number of the person and is no label.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: wrong header, a line with missing or extra values, a strange value, an image named twice.
     """
     if not file.is_file():
         raise FileNotFoundError(f"annotation file {file} is missing: expected a CSV with header image,<label>,...")
@@ -40,6 +36,8 @@ def read_label_csv(file: Path) -> Annotations:
     if len(header) < 2 or header[0] != "image":
         found = ",".join(header) if header else "an empty file"
         raise ValueError(f"{file} line 1: the header must be image,<label>,..., got {found!r}")
+    if len(set(header)) < len(header):
+        raise ValueError(f"{file} line 1: a column is named twice in {','.join(header)!r}: rename one")
     if header[1:] == ["identity"]:
         raise ValueError(f"{file} line 1: there is no label beside image and identity")
     if not lines:
@@ -62,16 +60,11 @@ def read_label_csv(file: Path) -> Annotations:
                 raise ValueError(f"{where}: {name} is {text!r}, expected 1, 0, -1 or nothing (unknown)")
         labels.append([_VALUES[text] for text in values.values()])
     label_names = tuple(name for name in header[1:] if name != "identity")
-    return Annotations(list(images), label_names, torch.tensor(labels), torch.tensor(identity))
+    return Annotations(list(images), label_names, torch.tensor(labels, dtype=torch.float32), torch.tensor(identity))
 
 
 def read_image(file: Path, *, expected_size: tuple[int, int] | None = None) -> Image.Image:
-    """Return a fully decoded image, of `expected_size` (width, height) in pixels where a format prescribes one.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: corrupt or truncated, or of another size.
-    """
+    """Return a fully decoded image, of `expected_size` (width, height) in pixels where a format prescribes one."""
     if not file.is_file():
         raise FileNotFoundError(f"image {file} is missing: it is listed in the annotations")
     try:

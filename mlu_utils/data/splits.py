@@ -17,7 +17,7 @@ def stratified_split(
     label_names: tuple[str, ...] | None = None,
     identity: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Split rows so that each label's rare value is spread over the splits in proportion.
+    """Return for each row an index into `SPLITS`, int8 (N,), so that every label's rare value is spread in proportion.
 
     Labels are taken from the rarest value to the most common; the rows that carry it and are still free are dealt out
     so that each split comes closest to its share. The rest fills the splits up to their sizes.
@@ -29,14 +29,7 @@ def stratified_split(
         label_names: names used in error messages.
         identity: int64 (N,); when given, all images of a person go to one split; -1 = unknown.
 
-    Returns:
-        int8 (N,), index into `SPLITS`.
-
-    Raises:
-        ValueError: fractions do not sum to 1, or a label has one value only in some split.
-
     Source: after Sechidis, Tsoumakas and Vlahavas (2011), iterative stratification.
-
     Differs: deals out all free rows of the rarest value at once instead of one row at a time.
     """
     if not 1 <= len(fractions) <= len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:

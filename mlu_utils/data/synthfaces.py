@@ -1,12 +1,12 @@
 """Procedural face pictures with ten CelebA attributes: any number of people and images, any size.
 
-Labels come from a Gaussian copula with CelebA-HQ's shares and correlations (`sample_attributes`). A face is
-a set of traits (`TRAITS`), each a linear function of labels, of factors that a person keeps and of factors
-that change with every picture; `draw_faces` paints them as soft masks, back to front, a batch at a time.
-Attributes share regions and traits of the face, so that a label can't be read off one pixel.
+Labels come from a Gaussian copula with CelebA-HQ's shares and correlations (`sample_attributes`). A face is a set of
+traits (`TRAITS`), each a linear function of labels, of factors that a person keeps and of factors that change with
+every picture; `draw_faces` paints them as soft masks, back to front, a batch at a time. Attributes share regions and
+traits of the face, so that a label can't be read off one pixel.
 
-Shapes: N images, K = 10 labels, `size` pixels a side. Face coordinates: u to the right, v downwards, a face
-about 1 wide and 1.2 high around the origin. Random numbers come from the CPU; only painting uses the device.
+Shapes: N images, K = 10 labels, `size` pixels a side. Face coordinates: u to the right, v downwards, a face about 1
+wide and 1.2 high around the origin. Random numbers come from the CPU; only painting uses the device.
 """
 
 from dataclasses import dataclass
@@ -67,8 +67,8 @@ SHIFT, ROLL, ZOOM, YAW = 0.05, 0.10, 0.06, 0.05
 FACE_SCALE = 1.12  # image half-widths per face unit
 
 
-# What the painter reads: a base, and what each label or factor adds to it when it is 1. Lengths in face units, strengths
-# in [0, 1] (values outside are clipped when painted).
+# What the painter reads: a base, and what each label or factor adds to it where it is 1. Lengths in face units,
+# strengths in [0, 1] (values outside are clipped when painted).
 TRAITS = {
     "face_width": (0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}),
     "face_length": (0.57, {"Oval_Face": 0.13, "Male": 0.015, "face_length": 0.020}),
@@ -113,23 +113,18 @@ TRAITS = {
 SKIN = ((0.98, 0.84, 0.75), (0.93, 0.74, 0.61), (0.80, 0.58, 0.43), (0.60, 0.41, 0.29), (0.40, 0.27, 0.20))
 EYES = ((0.24, 0.14, 0.08), (0.33, 0.20, 0.10), (0.26, 0.42, 0.24), (0.25, 0.48, 0.66), (0.45, 0.56, 0.62))
 # Not brown, in equal shares; picked, not blended, because black blended with blond is brown.
-OTHER_HAIR = (
-    (0.07, 0.06, 0.08),
-    (0.14, 0.13, 0.16),
-    (0.82, 0.62, 0.26),
-    (0.9, 0.77, 0.46),
-    (0.74, 0.32, 0.12),
-)
+OTHER_HAIR = ((0.07, 0.06, 0.08), (0.14, 0.13, 0.16), (0.82, 0.62, 0.26), (0.9, 0.77, 0.46), (0.74, 0.32, 0.12))
 BROWN, GREY, LIP, DARK = (0.41, 0.24, 0.12), (0.78, 0.78, 0.80), (0.80, 0.22, 0.26), (0.09, 0.06, 0.06)
 GREYING = 0.75  # share of grey in the hair of an old person; brown hair keeps more of its colour
 PIXELS_PER_CHUNK = {"cpu": 2**17, "cuda": 2**23}  # on the CPU a chunk's masks stay in the cache
 
 
-def _check(name: str, value: float, low: float, high: float, fix: str, *, kind: type = Integral) -> float:
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        what = "whole number" if kind is Integral else "number"
-        raise ValueError(f"{name} must be a {what} from {low:.15g} to {high:.15g}, got {value!r}: {fix}")
-    return value
+def _check(name: str, value: float, low: float, high: float, fix: str, *, whole: bool = True) -> float:
+    """Return the number as an int or float if it lies in the range."""
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not low <= value <= high:
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name} must be a {kind} from {low} to {high}, got {value!r}: {fix}")
+    return int(value) if whole else float(value)
 
 
 def _phi_coefficient(share_a: float, share_b: float, latent: float) -> float:
@@ -159,31 +154,19 @@ def _copula_factor(strength: float) -> np.ndarray:
 
 
 def sample_attributes(num_rows: int, *, correlation_strength: float = 1.0, seed: int) -> torch.Tensor:
-    """Draw attribute labels with CelebA-HQ's shares and correlations.
+    """Draw attribute labels with CelebA-HQ's shares and correlations, float32 (num_rows, 10) of 0 and 1.
 
-    A row is 1 where its latent normal is among the largest: exactly round(share * num_rows) rows of each
-    column are 1, at least one and at most num_rows - 1 when there are two rows or more.
+    A row is 1 where its latent normal is among the largest: exactly round(share * num_rows) rows of each column are 1,
+    at least one and at most num_rows - 1 when there are two rows or more. `correlation_strength`, in [0, 1.5], is a
+    factor on the phi coefficients `PHI`; 0 = independent.
 
-    Args:
-        num_rows: How many people (or images), 1 or more.
-        correlation_strength: Factor on the phi coefficients `PHI`, in [0, 1.5]; 0 = independent.
-        seed: Seed of the draw.
+    Source: Emrich & Piedmonte 1991 (thresholded normals); Rousseeuw & Molenberghs 1993 (eigenvalues set to 0).
 
-    Returns:
-        float32 (num_rows, 10) of 0 and 1, columns as in `LABEL_NAMES`.
-
-    Raises:
-        ValueError: An argument is outside its range.
-
-    Source:
-        Emrich & Piedmonte 1991 (thresholded normals); Rousseeuw & Molenberghs 1993 (eigenvalues set to 0).
-
-    Differs:
-        Thresholds are the sample's own quantiles, so that a small table has every label in both classes.
+    Differs: thresholds are the sample's own quantiles, so that a small table has every label in both classes.
     """
-    num_rows = _check_whole("num_rows", num_rows, 1, 2**31, "ask for at least one person")
-    strength = _check_real("correlation_strength", correlation_strength, 0, MAX_STRENGTH, "0 = independent")
-    generator = torch.Generator().manual_seed(_check_whole("seed", seed, 0, 2**63 - 1, "try 42"))
+    num_rows = _check("num_rows", num_rows, 1, 2**31, "ask for at least one person")
+    strength = _check("correlation_strength", correlation_strength, 0, MAX_STRENGTH, "0 = independent", whole=False)
+    generator = torch.Generator().manual_seed(_check("seed", seed, 0, 2**63 - 1, "try 42"))
     factor = torch.from_numpy(_copula_factor(strength))
     latent = torch.randn(num_rows, len(LABEL_NAMES), generator=generator, dtype=torch.float64) @ factor.T
     labels = torch.zeros(num_rows, len(LABEL_NAMES))
@@ -460,28 +443,20 @@ def draw_faces(
     size: int = 64,
     device: str | torch.device = "cpu",
 ) -> torch.Tensor:
-    """Paint one face a row; the same rows give the same bytes on the same type of device.
+    """Paint one face a row, uint8 (N, 3, size, size) on the device; equal rows give equal bytes on one type of device.
 
     Args:
-        labels: (N, 10) of 0 and 1, columns as in `LABEL_NAMES`.
+        labels: (N, 10) in [0, 1], columns as in `LABEL_NAMES`.
         identity_factors: (N, 25) in [-1, 1], columns as in `IDENTITY_FACTORS`.
         nuisance: (N, 21) in [-1, 1], columns as in `NUISANCE_FACTORS`.
-        size: Height and width in pixels, 16 to 1024.
-        device: Where to paint; the images stay there.
-
-    Returns:
-        uint8 (N, 3, size, size), RGB.
-
-    Raises:
-        ValueError: A shape or value breaks the description above.
+        size: height and width in pixels, 16 to 1024.
     """
-    size = _check_whole("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
-    inputs = {
-        "labels": (labels, LABEL_NAMES, 0),
-        "identity_factors": (identity_factors, IDENTITY_FACTORS, -1),
-        "nuisance": (nuisance, NUISANCE_FACTORS, -1),
-    }
-    for name, (table, columns, low) in inputs.items():
+    size = _check("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
+    for name, table, columns, low in (
+        ("labels", labels, LABEL_NAMES, 0),
+        ("identity_factors", identity_factors, IDENTITY_FACTORS, -1),
+        ("nuisance", nuisance, NUISANCE_FACTORS, -1),
+    ):
         if table.shape != (len(labels), len(columns)):
             raise ValueError(
                 f"{name} must be ({len(labels)}, {len(columns)}), got {tuple(table.shape)}: "
@@ -520,23 +495,20 @@ def load(
     A person keeps attributes and identity factors; pose, light, expression, background and clothes change.
 
     Args:
-        num_images: Images, `num_people` or more.
-        num_people: People, 2 or more.
-        size: Height and width in pixels, 16 to 1024.
-        correlation_strength: Factor on the correlations of the labels, in [0, 1.5]; 0 = independent.
-        label_noise: Share of label entries flipped after drawing, in [0, 0.5].
-        seed: Of attributes, factors and noise; the split has its own.
-        device: Where to paint; the table is on the CPU.
-
-    Raises:
-        ValueError: An argument is outside its range, or a label has one value only in a split.
+        num_images: `num_people` or more.
+        num_people: 2 or more; default: a fifth of the images.
+        size: height and width in pixels, 16 to 1024.
+        correlation_strength: factor on the correlations of the labels, in [0, 1.5]; 0 = independent.
+        label_noise: share of label entries flipped after drawing, in [0, 0.5].
+        seed: of attributes, factors and noise; the split has its own.
+        device: where to paint; the table is on the CPU.
     """
     if num_people is None:
         num_people = max(2, num_images // 5)
-    num_people = _check_whole("num_people", num_people, 2, 2**31, "try 600")
-    num_images = _check_whole("num_images", num_images, num_people, 2**31, "give each person one or more")
-    label_noise = _check_real("label_noise", label_noise, 0, 0.5, "more would swap the labels")
-    size = _check_whole("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
+    num_people = _check("num_people", num_people, 2, 2**31, "try 600")
+    num_images = _check("num_images", num_images, num_people, 2**31, "give each person one or more")
+    label_noise = _check("label_noise", label_noise, 0, 0.5, "more would swap the labels", whole=False)
+    size = _check("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
     person_labels = sample_attributes(num_people, correlation_strength=correlation_strength, seed=seed)
     # A stream apart from the labels', so that a person looks alike whatever the correlations.
     generator = torch.Generator().manual_seed((seed + 2**32) % 2**63)
@@ -549,13 +521,9 @@ def load(
     labels.view(-1)[flipped] = 1 - labels.view(-1)[flipped]
     split = stratified_split(labels, seed=SPLIT_SEED, label_names=LABEL_NAMES)  # may refuse: before painting
     images = draw_faces(drawn, person_factors[identity], nuisance, size=size, device=device).cpu()
-    return ImageTable(
-        images=images,
-        labels=labels,
-        label_names=LABEL_NAMES,
-        identity=identity,
-        split=split,
-        source=f"synthfaces(num_images={num_images}, num_people={num_people}, size={size}, "
+    source = (
+        f"synthfaces(num_images={num_images}, num_people={num_people}, size={size}, "
         f"correlation_strength={correlation_strength:g}, label_noise={label_noise:g}, seed={seed}, "
-        f"device={torch.device(device).type!r})",
+        f"device={torch.device(device).type!r})"
     )
+    return ImageTable(images, labels, LABEL_NAMES, identity, split, source)

@@ -1,7 +1,6 @@
 """One data structure for every data set: images and a label table, one row an image, one column a label.
 
-Shapes used throughout the library: N images, H x W pixels, K labels. Nothing here reads a file or moves data to a
-device.
+Nothing here reads a file or moves data to a device.
 """
 
 from __future__ import annotations
@@ -100,19 +99,15 @@ class ImageTable:
             labels: (N, K), or (N,) for one label: 0, 1 or nan = unknown, of any type; with class names the classes.
             label_names: K names.
             identity: whole numbers (N,), the person in each image, -1 = unknown; default: all unknown.
-            split: (N,), index into `SPLITS`; default: 65/25/10 with both values of each label in every split, images
-                of a person together.
+            split: (N,), index into `SPLITS`; default: 65/25/10 with both values of each label in every split, images of
+                a person together.
             class_names: names of the classes, for a single-label table.
             source: what to call the data.
             seed: of the split that is made.
 
-        Raises:
-            ValueError: says which of these breaks the description, or which label is too rare to split.
-
-        Example:
-            >>> table = ImageTable.from_tensors(np.zeros((40, 1, 8, 8)), np.arange(40) % 2, ["odd"])
-            >>> table.images.shape, [len(table.rows(name)) for name in SPLITS]
-            (torch.Size([40, 3, 8, 8]), [26, 10, 4, 0])
+        >>> table = ImageTable.from_tensors(np.zeros((40, 1, 8, 8)), np.arange(40) % 2, ["odd"])
+        >>> table.images.shape, [len(table.rows(name)) for name in SPLITS]
+        (torch.Size([40, 3, 8, 8]), [26, 10, 4, 0])
         """
         images, labels = _tensor(images, "images"), _tensor(labels, "labels")
         _require(
