@@ -243,20 +243,9 @@ def fit(
     return history
 
 
-@torch.no_grad()
-def predict_logits(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    *,
-    batch_size: int = 256,
-    precision: Precision = FP32,
-) -> torch.Tensor:
-    """Return the logits of the rows, (len(rows), num_outputs) on the CPU; the model runs in eval mode.
-
-    float32, or float64 from a model of float64.
-    """
-    return predict(model, table, rows, batch_size=batch_size, precision=precision)[0]
+def predict_logits(model: nn.Module, table: ImageTable, rows: torch.Tensor, **options) -> torch.Tensor:
+    """Return the logits of the rows alone, see `predict`."""
+    return predict(model, table, rows, **options)[0]
 
 
 @torch.no_grad()
@@ -268,7 +257,11 @@ def predict(
     batch_size: int = 256,
     precision: Precision = FP32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and the penultimate features that the head turns into them, in one pass; see `predict_logits`."""
+    """Return logits (len(rows), num_outputs) and the penultimate features that the head turns into them.
+
+    Both lie on the CPU, in float32, or float64 from a model of float64. The model runs in eval mode and is left as it
+    was.
+    """
     device, was_training = device_of(model), model.training
     batches = Batches(table, rows, batch_size=batch_size, device=device, memory_format=precision.memory_format)
     logits, features = [], []

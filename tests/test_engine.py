@@ -404,6 +404,7 @@ def workflow(tmp_path_factory):
     # A folder's name must reach no shell unquoted.
     root = make_project(tmp_path_factory.mktemp("work flow") / "it's {here}")
     edit(root / "workflow" / "run.py", "\ndef _run_cells(", FAKE_RUN)
+    edit(root / "workflow" / "run.py", ".check()", ".facts()")  # the real one asks the whole library
     (root / "seconds").write_text("1")
 
     def reproduce(*options):
@@ -495,6 +496,12 @@ def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, ca
         orphan.communicate(b"\n")
     with run.lock():
         pass
+
+
+def test_names_that_nothing_answers_to_are_refused_before_any_work(project, capsys):
+    change_profile(project, studies={"a": {"dataset": "orrl"}})
+    assert run.main(["reproduce"]) == 2
+    assert "unknown dataset 'orrl'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5"])
