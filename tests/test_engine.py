@@ -196,7 +196,7 @@ def test_a_line_of_a_method_runs_what_names_this_method(project):
 
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
-    assert changed == {"11"}
+    assert changed == {"07", "11"}
 
 
 # --- One run ------------------------------------------------------------------------------------------------
