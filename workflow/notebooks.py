@@ -224,7 +224,7 @@ def _literal(value: Any) -> str:
 
 def resolve_parameters(job: Job) -> dict[str, Any]:
     """Return every parameter of a job's notebook with the value that it runs with; refuse names that it lacks."""
-    parameters = read_parameters(read_notebook(committed(job.notebook)), job.notebook)
+    parameters = _parameters_of(committed(job.notebook), committed(job.notebook).stat().st_mtime_ns)
     resolved = {name: value for name, (_, value) in parameters.items()}
     for name, value in job.profile.knobs(job.notebook, job.study).items():
         where = f"{job.profile.name}.yaml: notebooks.{job.notebook}.{name}"
@@ -235,6 +235,11 @@ def resolve_parameters(job: Job) -> dict[str, Any]:
         resolved[name] = checked_value(value, parameters[name][0], where)
     filled_in = {"profile": job.profile.name, "study": job.study, "change": {}}
     return resolved | {name: value for name, value in filled_in.items() if name in parameters}
+
+
+@cache
+def _parameters_of(path: Path, modified_ns: int) -> dict[str, tuple[str, Any]]:
+    return read_parameters(read_notebook(path), path.stem)
 
 
 def parameterised(job: Job, fingerprint: str) -> dict:
@@ -293,7 +298,7 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
         study = job.profile.study(job.study).facts(plan=rule.uses_plan) if job.study else {}
         facts = {
             "job": [job.notebook, job.profile.name, job.study],
-            "code": _code_digest(job.notebook, [parameters, study]),
+            "code": _code_digest(job.notebook, parameters, study),
             "parameters": parameters,
             "study": study,
             "data": {name: _data_sha256(paths.DATA / name) for name in rule.data},
@@ -305,34 +310,40 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
     return known[job]
 
 
-def _code_digest(notebook: str, values: list[dict]) -> str:
-    _, cells = _split(read_notebook(committed(notebook)), notebook)
-    # Lines that only IPython understands count as text.
-    lines = "\n".join(source_of(cell) for cell in cells).splitlines()
-    magic = [line for line in lines if line.lstrip().startswith(("%", "!"))]
-    source = "\n".join("" if line in magic else line for line in lines)
-    excludes = () if RULES[notebook].counts_drawings else DRAWINGS
-    try:
-        return digest([magic, code_digest(*_method_modules(source, values), source=source, excludes=excludes)])
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{notebook}.ipynb: {error}") from error
+def _code_digest(notebook: str, parameters: Mapping, study: Mapping) -> str:
+    """Return the digest of a notebook's cells, of what they import and of the methods that they run.
 
-
-def _method_modules(source: str, values: list[dict]) -> list[str]:
-    """Return the modules of the methods that a job runs: METHODS imports them on use, so that no import shows them.
-
-    A job runs the methods that its cells, its parameters or its study's plan name; an empty plan means all that take
-    the request.
+    METHODS imports methods on use, so that no import shows them. A job runs those that its cells, its parameters or its
+    study's plan name; an empty plan means all that take the request.
     """
     from mlu_utils.unlearning import METHODS
 
-    named = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
-    named |= set(texts(values))
-    for study in (value for value in values if value.get("methods") == []):
+    magic, source, named = _code_of(committed(notebook), committed(notebook).stat().st_mtime_ns)
+    named = named.union(texts([parameters, study]))
+    if study.get("methods") == []:
         kind = study["request"].partition(":")[0]
-        named |= {name for name, method in METHODS.items() if kind in method.kinds}
-    own = {METHODS[name].module for name in METHODS if name in named}
-    return sorted(module for module in own if module.partition(".")[0] == PACKAGE)
+        named = named.union(name for name, method in METHODS.items() if kind in method.kinds)
+    modules = {METHODS[name].module for name in METHODS if name in named}
+    own = sorted(module for module in modules if module.partition(".")[0] == PACKAGE)
+    excludes = () if RULES[notebook].counts_drawings else DRAWINGS
+    try:
+        return digest([magic, code_digest(*own, source=source, excludes=excludes)])
+    except ValueError as error:
+        raise ValueError(f"{notebook}.ipynb: {error}") from error
+
+
+@cache
+def _code_of(path: Path, modified_ns: int) -> tuple[list[str], str, frozenset]:
+    """Return the lines of a notebook that only IPython understands, the others, and all constants in them."""
+    _, cells = _split(read_notebook(path), path.stem)
+    lines = "\n".join(source_of(cell) for cell in cells).splitlines()
+    magic = [line for line in lines if line.lstrip().startswith(("%", "!"))]
+    source = "\n".join("" if line in magic else line for line in lines)
+    try:
+        nodes = ast.walk(ast.parse(source))
+    except SyntaxError as error:
+        raise ValueError(f"{path.name}: a cell is no valid Python, {error.msg}: {error.text}") from error
+    return magic, source, frozenset(node.value for node in nodes if isinstance(node, ast.Constant))
 
 
 def texts(value: Any) -> Iterator[str]:
