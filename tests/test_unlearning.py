@@ -378,7 +378,7 @@ def test_calibration_rows():
 def test_calibration_rows_refused():
     task = tiny_task("images:0,1")
     for counts in ((0, 5), (5, 0)):
-        with pytest.raises(ValueError, match=f"must be at least 1, got {counts[0]}, {counts[1]}"):
+        with pytest.raises(ValueError, match="num_(forget|retain)_images must be finite and at least 1, got 0"):
             selection.calibration_rows(task, num_forget_images=counts[0], num_retain_images=counts[1])
     sizes = {"num_forget_images": 4, "num_retain_images": 4}
     with pytest.raises(ValueError, match="the validation split of tiny has nothing to forget for this request"):
@@ -685,9 +685,9 @@ def test_divergence_puts_the_weights_back(model):
 
 
 def test_finetuning_refuses(model):
-    with pytest.raises(ValueError, match="epsilon must be at least 0, got -0.1"):
+    with pytest.raises(ValueError, match="epsilon must be finite and at least 0, got -0.1"):
         finetuned(model, epsilon=-0.1)
-    with pytest.raises(ValueError, match="num_steps must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="num_steps must be finite and at least 0, got -1"):
         finetuned(model, num_steps=-1)
 
 
@@ -818,9 +818,9 @@ def test_arguments_out_of_range(name):
     table, model, request = tiny_table(), tiny_model(), ForgetRequest.parse("label:label1")
     for options, message in (
         ({"reading": "both"}, "unknown reading 'both': choose one of printed, targeted, random"),
-        ({"num_rounds": 0}, "num_rounds must be at least 1, got 0"),
+        ({"num_rounds": 0}, "num_rounds must be finite and at least 1, got 0"),
         ({"forget_share": 0}, r"forget_share must be in \(0, 1\], got 0"),
-        ({"epsilon": -1}, "epsilon must be at least 0, got -1"),
+        ({"epsilon": -1}, "epsilon must be finite and at least 0, got -1"),
         ({"calibration_split": "unseen"}, "the unseen split of tiny has nothing to forget"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -10,9 +10,9 @@ means for a verdict; `bootstrap` gives the intervals.
 from mlu_utils.scoring.attribute_inference import attack_table, attribute_leak, excess_leak, split_by_identity
 from mlu_utils.scoring.audit import audit_table, verify_unlearning
 from mlu_utils.scoring.entropy import streisand, streisand_table
+from mlu_utils.scoring.learning_curves import relearning_table
 from mlu_utils.scoring.membership import membership_leak, null_on_halves
 from mlu_utils.scoring.probe import attack_logits, linear_probe
-from mlu_utils.scoring.learning_curves import relearning_table
 from mlu_utils.scoring.utility import (
     SCORES,
     accuracy,

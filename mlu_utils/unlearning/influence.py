@@ -9,6 +9,8 @@ CPU; the model runs in eval mode and is not changed.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from curvlinops import CGInverseLinearOperator, GGNLinearOperator
 from curvlinops.examples import IdentityLinearOperator
@@ -16,7 +18,7 @@ from torch import nn
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.models import head
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import entry_losses
 from mlu_utils.unlearning.curvature import output_gradient
 from mlu_utils.unlearning.task import Task
@@ -36,7 +38,7 @@ def image_influence(
     """Return the influence I(x_i) of each row, float64 (len(rows),).
 
     Args:
-        task: what must be forgotten, and a model in eval mode; its seed is that of the noise.
+        task: its seed is that of the noise.
         rows: images to rate; H is averaged over their entries to forget.
         solver: "last_layer": weights of the head only, inverted in closed form; "conjugate_gradient": all weights,
             Gauss-Newton matrix (positive, so that the solver converges), one solve an image: for small networks.
@@ -52,9 +54,9 @@ def image_influence(
     Differs: the paper's perturbation, damping and inverse are not given; here Gaussian noise, explicit damping, and
     the Gauss-Newton matrix or the last layer in place of the full Hessian, which is indefinite.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}: {choices(solver, SOLVERS)}")
-    if damping <= 0:
+    require_choice("solver", solver, SOLVERS)
+    require_at_least(0, noise_std=noise_std)
+    if not 0 < damping < math.inf:
         raise ValueError(f"damping must be positive (H may be singular), got {damping}")
     model, device = task.model, task.device
     if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
