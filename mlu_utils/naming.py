@@ -39,3 +39,10 @@ def require_at_least(least: float, **values: float) -> None:
     for name, value in values.items():
         if not least <= value < math.inf:
             raise ValueError(f"{name} must be finite and at least {least}, got {value}")
+
+
+def require_share(**values: float) -> None:
+    """Raise ValueError unless each of the named numbers is above 0 and at most 1."""
+    for name, value in values.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"{name} must be in (0, 1], got {value}")

@@ -99,7 +99,7 @@ def test_an_installed_method_meets_the_contract_or_fails_it(environment):
         "test_a_model_in_train_mode_gives_the_same_result_and_stays_there",
         "test_a_method_takes_a_task_and_a_few_hyperparameters_with_defaults",
     }, result.stdout
-    # Of toy: three contracts, train mode, signature, five refused kinds, bad requests; of the other seven refused kinds.
+    # Of toy 3 contracts, train mode, signature, 5 kinds and bad requests pass, of the other 7 kinds and bad requests.
     assert re.search(r"^3 failed, 19 passed", result.stdout, re.MULTILINE), result.stdout
 
 

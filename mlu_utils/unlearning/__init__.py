@@ -29,7 +29,9 @@ if TYPE_CHECKING:  # names and kinds of methods are known without an import of t
     from mlu_utils.requests import ForgetRequest
 
 ENTRY_POINTS = "mlu_utils.methods"
-READINGS = ("printed", "targeted", "random")  # see `selection.READINGS`
+# Of WF and WP. printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control,
+# which changes as many weights in the same way but picks them blindly.
+READINGS = ("printed", "targeted", "random")
 
 
 @dataclass(frozen=True)

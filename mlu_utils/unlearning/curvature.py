@@ -180,23 +180,20 @@ class _LayerTap(contextlib.AbstractContextManager):
         self._model = model
         self._layers: dict[str, nn.Module] = {}
         for name, module in model.named_modules():
-            own = [p for p, _ in module.named_parameters(recurse=False)]
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 raise ValueError(
                     f"layer {name!r} is BatchNorm in train mode: there each image's output depends on the whole "
                     "batch and the diagonal identity fails; call model.eval() first"
                 )
-            if not own:
+            if not any(True for _ in module.parameters(recurse=False)):
                 continue
-            if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            is_plain = not isinstance(module, nn.Conv2d) or (
+                module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+            )
+            if not (isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and is_plain):
                 raise NotPiecewiseLinearError(
-                    f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here "
-                    "(Conv2d, Linear and BatchNorm2d have): use squared_minibatch"
-                )
-            if isinstance(module, nn.Conv2d) and (module.groups != 1 or isinstance(module.padding, str)):
-                raise NotPiecewiseLinearError(
-                    f"layer {name!r}: grouped convolutions and padding given as text have no exact diagonal "
-                    "Hessian here: use squared_minibatch"
+                    f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here (Linear, "
+                    "BatchNorm2d and Conv2d without groups, zeros as padding, have): use squared_minibatch"
                 )
             self._layers[name] = module
         self._hooks: list = []

@@ -74,7 +74,7 @@ def gradient_statistics(
 def chosen_entries(labels: torch.Tensor, mask: torch.Tensor, loss: str) -> torch.Tensor:
     """Return which entries (B, K) a loss of `LOSSES` averages over."""
     require_choice("loss", loss, LOSSES)
-    known = torch.ones_like(mask) if labels.dtype == torch.int64 else ~labels.isnan()
+    known = ~labels.isnan()
     return known if loss == "all" else known & (mask if loss == "forget" else ~mask)
 
 

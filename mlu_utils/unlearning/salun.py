@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mlu_utils.naming import require_at_least, require_choice
+from mlu_utils.naming import require_at_least, require_choice, require_share
 from mlu_utils.requests import forget_loss, retain_loss
 from mlu_utils.training import descend, sgd
 from mlu_utils.unlearning import importance, selection
@@ -33,8 +33,7 @@ def saliency_mask(
     Source: Fan et al. (2024), equation 3; the threshold is set by the share, as in its public code.
     """
     require_choice("saliency", saliency, SALIENCIES)
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
+    require_share(share=share)
     model = task.start()
     options = {"batch_size": batch_size, "model": model}
     rows = task.table.rows("train")
@@ -86,6 +85,7 @@ def salun(
     """
     require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()
+    optimizer = sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     batches = task.batches(batch_size)
     may_change = saliency_mask(task, share=share, saliency=saliency)
     first = {name: p.detach().clone() for name, p in unlearned.named_parameters()}
@@ -103,7 +103,6 @@ def salun(
         for name, p in unlearned.named_parameters():
             p.copy_(torch.where(may_change[name], p, first[name]))
 
-    optimizer = sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     for epoch in range(num_epochs):
         labels.copy_(random_labels(task, generator))
         options = {"batchnorm": batchnorm, "after_step": restore, "seed": task.seed + epoch}

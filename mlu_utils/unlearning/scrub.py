@@ -141,7 +141,7 @@ def _unseen_like(task: Task) -> torch.Tensor:
     """Return bool (validation images, K): the request's known entries there, else all known ones of its labels."""
     table, mask = task.table, task.mask
     rows = table.rows("validation")
-    known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
+    known = ~table.labels[rows].isnan()
     for like in (mask[rows] & known, mask.any(0) & known):
         if like.any():
             return like

@@ -11,13 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from mlu_utils.models import head
-from mlu_utils.naming import require_at_least
+from mlu_utils.naming import require_at_least, require_share
 from mlu_utils.training import rows_with_entries
 from mlu_utils.unlearning.task import Task
-
-# printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control, which
-# changes as many weights in the same way but picks them blindly.
-READINGS = ("printed", "targeted", "random")
 
 
 def calibration_rows(
@@ -117,8 +113,7 @@ def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | N
 
     Differs: the paper's threshold on the influence is not given; here it is set by the share of weights.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"forget_share must be in (0, 1], got {share}")
+    require_share(forget_share=share)
     if relative is None:
         chosen = forget > 0
         return chosen & (forget >= quantile(forget, 1 - share)) if share < 1 else chosen
@@ -144,7 +139,7 @@ def scored_forget_set(
 
     Args:
         forget, share: see `forget_set`.
-        reading: one of `READINGS`.
+        reading: one of `unlearning.READINGS`.
         scores: of what must be forgotten and of what must be kept.
         exclusive: see `exclusive_weights`.
     """

@@ -156,6 +156,10 @@ def unsir(
     require_at_least(0, noise_learning_rate=noise_learning_rate, noise_penalty=noise_penalty)
     require_at_least(0, instance_noise_learning_rate=instance_noise_learning_rate)
     unlearned, batches = task.start(), task.batches(batch_size)
+    optimizers = [
+        sgd(unlearned.parameters(), learning_rate=rate, momentum=0.0, weight_decay=0.0)
+        for rate in (impair_learning_rate, repair_learning_rate)
+    ]
     if form == "bank":
         labels = noise_labels(task).repeat_interleave(num_noise_images, 0).to(task.device)
         noise = learn_noise(
@@ -171,8 +175,7 @@ def unsir(
         steps = {"num_steps": instance_noise_steps, "learning_rate": instance_noise_learning_rate}
         impairing = batches.pairs(impair_epochs), _beside_distant_noise(task, unlearned, steps)
     repairing = batches.retain(repair_epochs), lambda batch: batch.retain_loss(unlearned)
-    for (items, objective), rate in ((impairing, impair_learning_rate), (repairing, repair_learning_rate)):
-        optimizer = sgd(unlearned.parameters(), learning_rate=rate, momentum=0.0, weight_decay=0.0)
+    for (items, objective), optimizer in zip((impairing, repairing), optimizers, strict=True):
         descend(unlearned, items, objective, optimizer, batchnorm=batchnorm, seed=task.seed)
     return unlearned
 
