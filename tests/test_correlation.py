@@ -1,7 +1,5 @@
 """Phi, t intervals and slopes against SciPy, scikit-learn and least squares written out; intervals that cover."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
-from mlu_utils.scoring import correlation
 from mlu_utils.scoring.correlation import change_along_phi, mean_interval, phi_coefficients
 
 NAN = float("nan")
@@ -40,7 +37,7 @@ def test_phi_refuses_what_is_no_label_table():
         phi_coefficients(np.zeros((3, 2)), 2)
     with pytest.raises(ValueError, match="no column -1"):
         phi_coefficients(np.zeros((3, 2)), -1)
-    with pytest.raises(ValueError, match="outside 1, 0 and nan"):
+    with pytest.raises(ValueError, match="1 of 2 labels are neither 1, 0 nor nan"):
         phi_coefficients([[0.5, 1.0]], 0)
 
 
@@ -54,7 +51,7 @@ def test_mean_interval_agrees_with_scipy(seed, m, level):
 
 def test_one_run_has_no_interval_and_none_has_no_mean():
     assert mean_interval([0.7])[0] == 0.7 and np.isnan(mean_interval([0.7])[1:]).all()
-    with pytest.raises(ValueError, match="at least one run"):
+    with pytest.raises(ValueError, match="none empty"):
         mean_interval([])
     with pytest.raises(ValueError, match="1 of 2 values are nan"):
         mean_interval([0.5, NAN])
@@ -122,7 +119,7 @@ def test_change_along_phi_is_order_invariant_and_refuses_what_has_no_slope():
     two = change_along_phi(phi[order], change[order], label=label[order], model=model[order], seed=0, num_resamples=50)
     for key in one:
         np.testing.assert_allclose(one[key], two[key], atol=1e-12)
-    with pytest.raises(ValueError, match=r"expected four \(m,\)"):
+    with pytest.raises(ValueError, match=r"phi \(59,\) and change \(60,\)"):
         change_along_phi(phi[1:], change, label=label, model=model, seed=0)
     with pytest.raises(ValueError, match="1 of 60 change are nan"):
         change_along_phi(phi, np.where(np.arange(60) == 3, NAN, change), label=label, model=model, seed=0)
@@ -130,8 +127,3 @@ def test_change_along_phi_is_order_invariant_and_refuses_what_has_no_slope():
         change_along_phi(phi, change, label=label, model=np.zeros(60, int), seed=0)
     with pytest.raises(ValueError, match="varies between models"):
         change_along_phi(np.full(60, 0.2), change, label=label, model=model, seed=0)
-
-
-def test_examples_in_docstrings():
-    done = doctest.testmod(correlation)
-    assert done.attempted == 4 and done.failed == 0

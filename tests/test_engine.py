@@ -196,7 +196,7 @@ def test_a_line_of_a_method_runs_what_names_this_method(project):
 
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
-    assert changed == {"11"}
+    assert changed == {"07", "11"}
 
 
 def test_what_a_changed_line_runs_again_in_the_real_notebooks(tmp_path, monkeypatch):
