@@ -23,17 +23,17 @@ help: ## print this list
 	@echo "options: PROFILE=quick CORES=all PYTHON=python3 INSTALLER=auto|uv|pip"
 
 $(STAMP): # no prerequisite: its name changes with what it depends on
-	@$(PYTHON) make_environment.py $(VENV) $(INSTALLER)
+	@$(PYTHON) workflow/environment.py $(VENV) $(INSTALLER)
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
 reproduce: $(STAMP) ## run the quick profile, print the claims beside the printed numbers, say where the report lies
-	@$(BIN)/python -m mlu_utils.cli reproduce --profile $(PROFILE) --cores $(CORES)
-	@$(BIN)/python -m mlu_utils.cli claims --profile $(PROFILE)
+	@$(BIN)/python workflow/run.py reproduce --profile $(PROFILE) --cores $(CORES)
+	@$(BIN)/python workflow/run.py claims --profile $(PROFILE)
 
 test: $(STAMP) ## unit tests, then every notebook in the smoke profile
 	@$(BIN)/python -m pytest tests
-	@$(BIN)/python -m mlu_utils.cli prepare --profile smoke --fresh --into $(SMOKE)
+	@$(BIN)/python workflow/run.py prepare --profile smoke --fresh --into $(SMOKE)
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest $(SMOKE) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 		--nbval-kernel-startup-timeout=180 -p no:cacheprovider
 
@@ -47,10 +47,10 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
 notebooks: $(STAMP) ## write parameterised copies of the notebooks for PROFILE into build/, without running them
-	@$(BIN)/python -m mlu_utils.cli prepare --profile $(PROFILE) --into build/$(PROFILE)_notebooks
+	@$(BIN)/python workflow/run.py prepare --profile $(PROFILE) --into build/$(PROFILE)_notebooks
 
-publish: reproduce ## put the outputs of the quick profile into the committed notebooks
-	@$(BIN)/python -m mlu_utils.cli publish --profile $(PROFILE)
+publish: reproduce ## put results of the quick profile into notebooks/, figures/ and README.md
+	@$(BIN)/python workflow/publish.py --profile $(PROFILE)
 
 clean: ## remove the environment and everything that can be made again; figures/ and notebooks/ stay
 	@rm -rf $(VENV) .snakemake runs build data/cache .pytest_cache .ruff_cache .hypothesis .benchmarks *.egg-info

@@ -1,8 +1,232 @@
 """Run one unlearning experiment: `python run_experiment.py --method WP --dataset orl --label Eyeglasses`."""
 
-import sys
+from __future__ import annotations
 
-from mlu_utils.cli import main
+import argparse
+import csv
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlu_utils.studies import Study
+
+ALL_METHODS = "all"
+# The paper's names for the data sets that stand in for its own where no folder of that name is there.
+STAND_INS = {"CelebA": "synthfaces", "celeba": "synthfaces", "ORL": "orl"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 done, 1 failed, 2 refused its input."""
+    options = _parser().parse_args(arguments)
+    # torchvision's own, at import; nobody who runs a command can do anything about it.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
+    try:
+        for name, file in (("--json", options.json), ("--save", options.save)):
+            if file is not None and not file.resolve().parent.is_dir():
+                raise FileNotFoundError(f"{name} {file}: the folder {file.parent} does not exist; create it")
+            if file is not None and file.is_dir():
+                raise ValueError(f"{name} {file}: this is a folder; name a file")
+        if options.save and options.method == ALL_METHODS:
+            raise ValueError(f"--save {options.save}: --method all makes several models; name one method")
+        results = []
+        for result in run(options):
+            results.append(result)
+            if options.method == ALL_METHODS:
+                print("\n".join(_lines_of_table(result, is_first=len(results) == 1)), flush=True)
+            else:
+                print(_text(result), flush=True)
+            if options.json:
+                _write_json(options.json, results if options.method == ALL_METHODS else result)
+        return 0
+    except (ValueError, FileNotFoundError, csv.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; trained models are kept, --reuse takes them", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = "Run one unlearning experiment, from training to scores."
+    parser = argparse.ArgumentParser(prog="run_experiment.py", description=text)
+    parser.add_argument("--method", required=True, help="a method such as WP or SCRUB, or all")
+    parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, or a folder with a labels.csv")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--label", help="label to forget for everyone (a class, on single-label data)")
+    what.add_argument("--request", help="any request: label:X, class:X, people:1,2, images:4,5, partial:X@1,2")
+    parser.add_argument("--model", help="resnet18, resnet50 or small_cnn; default: the profile's")
+    parser.add_argument("--reading", default="targeted", help="printed, targeted or random (WF and WP)")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--profile", default="quick", help="where recipe and hyperparameters come from")
+    parser.add_argument("--epochs", type=int, help="train for so many epochs instead of the profile's number")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also write the unlearned model, as safetensors")
+    parser.add_argument(
+        "--reuse", action="store_true", help="take the reference models of an earlier run, with their timing"
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> Iterator[dict]:
+    """Yield one result a method, as soon as it is there: seconds, speed-up, and five test scores of three models.
+
+    Raises:
+        ValueError: anything unknown or impossible among the options, before any training starts.
+    """
+    from mlu_utils import experiments
+    from mlu_utils.checkpoints import save_checkpoint
+    from mlu_utils.naming import choices
+    from mlu_utils.unlearning import METHODS, require_kind, require_method
+
+    names = list(METHODS) if options.method == ALL_METHODS else [options.method]
+    for name in names:
+        entry = require_method(name)
+        if options.reading not in entry.readings and entry.readings != ("-",):
+            raise ValueError(
+                f"unknown reading {options.reading!r} of {name}: {choices(options.reading, entry.readings)}"
+            )
+    study = _study(options)
+    _ = study.mask  # a request that cannot be served is refused before any training
+    kind = study.forget_request.kind
+    if options.method == ALL_METHODS:
+        names = [name for name in names if kind in METHODS[name].kinds]
+    require_kind(names[0], kind)
+
+    original, retrained = (
+        experiments.reference_model(study, name, is_reused=options.reuse) for name in ("original", "retrained")
+    )
+
+    def test_scores(model, method: str) -> dict[str, float]:
+        return experiments.headline(study, experiments.score_rows(study, model, method=method, splits=("test",)))
+
+    scores = {"original": test_scores(original.model, "Original"), "retrain": test_scores(retrained.model, "Retrain")}
+    for name in names:
+        if name == "Retrain":
+            seconds = retrained.training_time_s
+            made = experiments.UnlearnedModel(retrained.model, "-", seconds, seconds)
+        else:
+            values = experiments.tuned(name, kind)
+            made = experiments.run_method(study, original.model, name, options.reading, values, options.seed)
+        of_all = scores | {"unlearned": test_scores(made.model, name)}
+        result = {
+            "method": name,
+            "reading": made.reading,
+            "dataset": study.dataset,
+            "model": study.architecture,
+            "request": study.request,
+            "seed": study.seed,
+            "device": str(study.torch_device),
+            "num_epochs": study.recipe.num_epochs,
+            "speedup": retrained.training_time_s / made.unlearning_time_s,
+            "seconds": {
+                "retrain": retrained.training_time_s,
+                "unlearn": made.unlearning_time_s,
+                "unlearn_first_call": made.first_call_s,
+            },
+            "scores": {
+                key: {model: _number(values[key]) for model, values in of_all.items()} for key in of_all["original"]
+            },
+        }
+        if study.dataset != options.dataset:
+            result["stands_in_for"] = options.dataset
+        if options.save:
+            save_checkpoint(options.save, made.model, {**result, "outputs": list(study.table.output_names)})
+        yield result
+
+
+def _study(options: argparse.Namespace) -> Study:
+    """Return the profile's first study on this data set, with what the user changed."""
+    from dataclasses import replace
+
+    from mlu_utils.studies import Profile
+
+    dataset = options.dataset
+    if not Path(dataset).is_dir() and dataset in STAND_INS:
+        dataset = STAND_INS[dataset]
+        print(f"note: {options.dataset} is not here; {dataset} stands in for it", file=sys.stderr)
+    profile = Profile.load(options.profile)
+    same_data = [name for name in profile.studies if profile.study(name).dataset == dataset]
+    change = {
+        "dataset": dataset,
+        "request": options.request or f"label:{options.label}",
+        "seed": options.seed,
+        "device": options.device,
+    }
+    if not same_data:  # what the profile says of another data set's size does not apply
+        change |= {"image_size": None, "num_images": None, "dataset_options": {}}
+    if options.model:
+        change["architecture"] = options.model
+    if options.epochs is not None:
+        change["num_epochs"] = options.epochs
+    study = profile.study(same_data[0] if same_data else profile.publish_study, **change)
+    study = replace(study, profile="experiments", name=Path(dataset).name)
+    if options.label and not study.table.is_multi_label:
+        table, study = study.table, replace(study, request=f"class:{options.label}")
+        study.__dict__["table"] = table  # a cached property: a folder of images is read once
+    return study
+
+
+def _number(value: float) -> float | None:
+    """Return a number that JSON knows: null where a score has no meaning for this kind of request."""
+    return None if value != value else float(value)
+
+
+def _write_json(file: Path, content: dict | list[dict]) -> None:
+    from mlu_utils.files import write_atomically
+
+    write_atomically({file: (json.dumps(content, indent=2) + "\n").encode()})
+
+
+def _cell(value: float | None, width: int, digits: int = 4) -> str:
+    return f"{'-' if value is None else format(value, f'.{digits}f'):>{width}}"
+
+
+def _text(result: dict) -> str:
+    lines = [
+        f"{result['method']} ({result['reading']}) on {_setting(result)}",
+        f"{'test score':26} {'original':>9} {'retrain':>9} {'unlearned':>9}",
+    ]
+    for key, values in result["scores"].items():
+        lines.append(f"{key:26} " + " ".join(_cell(value, 9) for value in values.values()))
+    seconds = result["seconds"]
+    lines.append(
+        f"seconds: retrain {seconds['retrain']:.1f}, unlearn {seconds['unlearn']:.2f}: {result['speedup']:.1f}x "
+        f"(a first call in a fresh process: {seconds['unlearn_first_call']:.2f})"
+    )
+    return "\n".join(lines)
+
+
+def _lines_of_table(result: dict, *, is_first: bool) -> list[str]:
+    """Return the line of a method; before the first those of the table's head, of the original and of Retrain."""
+
+    def line(name: str, model: str, seconds: float | None) -> str:
+        return f"{name:20} " + " ".join(_cell(v[model], 24) for v in result["scores"].values()) + _cell(seconds, 10, 2)
+
+    lines = []
+    if is_first:
+        names = " ".join(f"{key.replace('_', ' '):>24}" for key in result["scores"])
+        lines = [_setting(result), f"{'test scores':20} {names} {'seconds':>9}", line("Original", "original", None)]
+        lines.append(line("Retrain", "retrain", result["seconds"]["retrain"]))
+    if result["method"] != "Retrain":
+        name = result["method"] + ("" if result["reading"] == "-" else f" ({result['reading']})")
+        lines.append(line(name, "unlearned", result["seconds"]["unlearn"]))
+    return lines
+
+
+def _setting(result: dict) -> str:
+    return (
+        f"{result['dataset']}, {result['model']}, {result['request']}, seed {result['seed']}, "
+        f"{result['num_epochs']} epochs, {result['device']}"
+    )
+
 
 if __name__ == "__main__":
-    sys.exit(main(["experiment", *sys.argv[1:]]))
+    sys.exit(main())

@@ -1,29 +1,64 @@
-"""What notebooks and the command line do with a study: run a method, score any model the same way, write tidy rows."""
+"""What notebooks and the command line do with a study: make models, score any of them the same way, compare methods.
+
+Models are kept on disk, named by all that they depend on; what is there is not made again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import inspect
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
-from mlu_utils.models import load_checkpoint, save_checkpoint
-from mlu_utils.references import Study, checkpoint_path, code_sha256, identity_of, reference_model
-from mlu_utils.results.reporting import NOT_UNLEARNED, SCORE_COLUMNS
+from mlu_utils import paths
+from mlu_utils.checkpoints import checkpoint_key, load_checkpoint, save_checkpoint
+from mlu_utils.devices import environment_record
+from mlu_utils.digests import code_digest
+from mlu_utils.models import build_model
+from mlu_utils.results.scores import NOT_UNLEARNED, SCORE_COLUMNS, method_display, read_scores
 from mlu_utils.scoring import audit, membership
-from mlu_utils.scoring.ordinal import reassign_removed_class
 from mlu_utils.scoring.probe import linear_probe
-from mlu_utils.scoring.utility import class_scores, label_scores
-from mlu_utils.training import predict, predict_logits, rows_with_entries
-from mlu_utils.unlearning import require_method, unlearn
+from mlu_utils.scoring.utility import class_scores, label_scores, reassign_removed_class
+from mlu_utils.studies import Study
+from mlu_utils.training import fit, predict, predict_logits, right_entries, rows_with_entries
+from mlu_utils.unlearning import METHODS, require_method, unlearn
 
+# A pass over the validation images took 9 % of an epoch's time (orl, ResNet-18); each fifth epoch shows the same curve.
+EPOCHS_BETWEEN_VALIDATIONS = 5
 SCORED_SPLITS = ("train", "validation", "test")
 PROBE_SPLITS = ("train", "test")  # where the probe learns and is scored
 SHADOW_SPLITS = ("validation", "test")  # what the secondary verification looks at
+VERIFICATION = {"max_attribute_auc": 0.6, "max_excess_auc": 0.05, "max_membership_auc": 0.6, "num_resamples": 300}
+MAIN_READINGS = ("-", "targeted")  # the one by which a method is judged; the others are controls
+
+# Every trial of the search, `<kind>.csv`, written by workflow/tune.py. Kinds that were not searched take the nearest.
+TUNING_FOLDER = paths.DATA / "tuning"
+NEAREST_KIND = {"partial": "label"}
+TOLERANCE = 0.02  # two standard errors of the difference of two objectives over 700 validation entries
+PASSES = ("num_epochs", "impair_epochs", "repair_epochs", "msteps")  # hyperparameters that count passes over images
+
+
+# --- Models of a study -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A reference model with how it came about."""
+
+    model: nn.Module
+    history: pd.DataFrame  # one row an epoch: epoch, retain_loss, seconds, validation_accuracy (nan: not measured)
+    training_time_s: float  # without the validation passes
+    is_from_disk: bool
 
 
 @dataclass(frozen=True)
@@ -34,6 +69,52 @@ class UnlearnedModel:
     reading: str  # "-" for a method without readings
     unlearning_time_s: float
     first_call_s: float  # of an untimed first run, which pays for a cold start as well
+
+
+def reference_model(study: Study, name: str, *, is_reused: bool = True) -> TrainedModel:
+    """Return `original` or `retrained`, from its checkpoint when the very same training was done before.
+
+    Studies that differ in the request only share their original.
+
+    Args:
+        study: what to train on.
+        name: original or retrained.
+        is_reused: False trains anew even so, for a timing of this run.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name not in ("original", "retrained"):
+        raise ValueError(f"unknown reference model {name!r}: choose original or retrained")
+
+    def train() -> tuple[nn.Module, dict]:
+        table = study.table
+        mask = study.mask if name == "retrained" else torch.zeros_like(study.mask)
+        model = build_model(study.architecture, table.num_outputs, seed=study.seed).to(study.torch_device)
+        validation = table.rows("validation")
+
+        def add_accuracy(m: nn.Module, record: dict) -> None:
+            if record["epoch"] % EPOCHS_BETWEEN_VALIDATIONS and record["epoch"] != study.recipe.num_epochs:
+                return
+            right = right_entries(m, table, validation, ~mask[validation], precision=study.number_format)
+            record["validation_accuracy"] = float(right.float().mean())
+
+        history = fit(
+            model,
+            table,
+            mask=mask,
+            seed=study.seed,
+            precision=study.number_format,
+            description=f"training {name}",
+            after_epoch=add_accuracy,
+            **study.recipe.fit_options(),
+        )
+        model.to(memory_format=torch.contiguous_format)  # as it will come back from its checkpoint
+        return model, {"history": history, "training_time_s": sum(record["seconds"] for record in history)}
+
+    facts = {"request": study.request if name == "retrained" else None}
+    model, record, is_from_disk = _load_or_make(study, name, facts, train, is_reused)
+    return TrainedModel(model, pd.DataFrame(record["history"]), record["training_time_s"], is_from_disk)
 
 
 def run_method(
@@ -51,10 +132,10 @@ def run_method(
     A timed method runs twice: the first run of a process also pays for memory and kernels that training has long
     since set up. Both times are reported.
     """
-    used, options = _options(study, method, reading, parameters)
+    used, options = _options(method, reading, parameters)
+    options |= {"seed": seed, "precision": study.number_format}
     runs = [
-        unlearn(method, original, study.table, study.forget_request, seed=seed, **options)
-        for _ in range(2 if is_timed else 1)
+        unlearn(method, original, study.table, study.forget_request, **options) for _ in range(2 if is_timed else 1)
     ]
     seconds = [record.unlearning_time_s for _, record in runs]
     return UnlearnedModel(runs[-1][0], used, seconds[-1], seconds[0])
@@ -65,71 +146,265 @@ def unlearned_model(
 ) -> UnlearnedModel:
     """Return what an untimed `run_method` makes of the study's original, from its checkpoint where there is one.
 
-    Checkpoints lie beside those of the reference models and are named likewise; the time is that of the run that
-    made them.
+    The time is that of the run that made it.
 
     Args:
         study, method, reading, parameters, seed: see `run_method`.
         is_reused: False runs the method even so, for a timing of this run.
     """
-    used, options = _options(study, method, reading, parameters)
-    identity = {
-        **identity_of(study),
+    used, options = _options(method, reading, parameters)
+
+    def run() -> tuple[nn.Module, dict]:
+        original = reference_model(study, "original").model
+        made = run_method(study, original, method, reading, parameters, seed, is_timed=False)
+        return made.model, {"unlearning_time_s": made.unlearning_time_s, "first_call_s": made.first_call_s}
+
+    facts = {
         "request": study.request,
         "method": method,
         "options": {name: str(value) for name, value in options.items()},
         "unlearning_seed": seed,
-        "unlearning_code": code_sha256("unlearning"),
+        "unlearning_code": code_digest(Path(inspect.getfile(require_method(method).function))),
     }
-    file = checkpoint_path(study, f"unlearned-{method}", identity)
+    model, record, _ = _load_or_make(study, f"unlearned-{method}", facts, run, is_reused)
+    return UnlearnedModel(model, used, record["unlearning_time_s"], record["first_call_s"])
+
+
+def _load_or_make(
+    study: Study, name: str, facts: dict, make: Callable[[], tuple[nn.Module, dict]], is_reused: bool
+) -> tuple[nn.Module, dict, bool]:
+    """Return a model, its record and whether it came from disk; what is made goes to `runs/<profile>/models/`."""
+    facts = {
+        "table": study.table.sha256,
+        "recipe": asdict(study.recipe),
+        "seed": study.seed,
+        "precision": study.number_format.name,
+        "architecture": study.architecture,
+        "device": study.torch_device.type,
+        "training_code": code_digest("mlu_utils.training", "mlu_utils.models", "mlu_utils.data"),
+        **facts,
+    }
+    file = paths.RUNS / study.profile / "models" / f"{name}-{checkpoint_key(facts)}.safetensors"
     if is_reused and file.is_file():
-        model, facts = load_checkpoint(file, architecture=study.architecture)
-        return UnlearnedModel(model.to(study.torch_device), used, facts["unlearning_time_s"], facts["first_call_s"])
-    original = reference_model(study, "original").model
-    made = run_method(study, original, method, reading, parameters, seed, is_timed=False)
-    times = {"unlearning_time_s": made.unlearning_time_s, "first_call_s": made.first_call_s}
-    save_checkpoint(file, made.model, {"identity": identity, **times})
-    return made
+        try:
+            model, record = load_checkpoint(file, facts=facts)
+            return model.to(study.torch_device), record, True
+        except ValueError as error:
+            warnings.warn(f"{error}. It is made again now.", stacklevel=3)
+    model, record = make()
+    save_checkpoint(file, model, {"facts": facts, "environment": environment_record(study.torch_device), **record})
+    return model, record, False
 
 
-def _options(study: Study, method: str, reading: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _options(method: str, reading: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the reading as rows name it, and the method's arguments."""
     entry = require_method(method)
     options = {name: parameters[name] for name in entry.hyperparameters if name in parameters}
-    if "precision" in entry.hyperparameters:
-        options["precision"] = study.number_format
     used = "-" if entry.readings == ("-",) else reading
     if used != "-":
         options["reading"] = used
     return used, options
 
 
-def score_rows(
+# --- Hyperparameters -------------------------------------------------------------------------------------------
+
+
+def tuned(method: str, kind: str, max_epochs: int | None = None) -> dict:
+    """Return the hyperparameters that the search chose for this kind of request; {} for a method without a search.
+
+    Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its
+    two parts within twice that: so small a difference is within the luck of the validation split, and a deletion has a
+    deadline. Of those within 10 % of the quickest time, which is its noise, the best.
+
+    Args:
+        method: a name in `METHODS`.
+        kind: of request.
+        max_epochs: most passes over the images, at least 1; every number of passes above it is cut, where the method's
+            own default stands as well. None: as tuned.
+
+    Raises:
+        FileNotFoundError: this kind was never searched.
+        ValueError: unknown method, or max_epochs below 1.
+    """
+    if max_epochs is not None and max_epochs < 1:
+        raise ValueError(f"max_epochs must be at least 1, or None for as many passes as tuned, got {max_epochs}")
+    defaults, chosen = require_method(method).hyperparameters, {}
+    trials = read_trials(NEAREST_KIND.get(kind, kind))
+    own = trials[trials.method == method]
+    if len(own):
+        best = own.loc[own.objective.idxmax()]
+        good = own[
+            (own.objective >= best.objective - TOLERANCE)
+            & (own.retained_accuracy >= best.retained_accuracy - 2 * TOLERANCE)
+            & (own.forgetting >= best.forgetting - 2 * TOLERANCE)
+        ]
+        quick = good[good.seconds <= 1.1 * good.seconds.min()]
+        chosen = json.loads(quick.loc[quick.objective.idxmax(), "hyperparameters"])
+    if max_epochs is None:
+        return chosen
+    return chosen | {name: min((defaults | chosen)[name], max_epochs) for name in PASSES if name in defaults}
+
+
+@cache
+def read_trials(kind: str) -> pd.DataFrame:
+    """Return all trials of one kind of request."""
+    file = TUNING_FOLDER / f"{kind}.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: run python workflow/tune.py --kind {kind}")
+    return pd.read_csv(file)
+
+
+# --- Methods side by side --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Args:
+        scores: tidy rows of every run.
+        outputs: name -> probabilities on the test images, (n, num_outputs): Original, Retrain, then of each method
+            the first run of its main reading.
+        settings: method -> the hyperparameters it ran with, where they are not its defaults.
+    """
+
+    scores: pd.DataFrame
+    outputs: dict[str, np.ndarray]
+    settings: dict[str, dict]
+
+
+def plan_settings(study: Study) -> dict[str, dict]:
+    """Return method -> tuned hyperparameters, of the methods in the study's plan that take its request.
+
+    Retrain is none of them. An empty plan holds every method.
+    """
+    kind = study.forget_request.kind
+    names = [name for name in study.methods or METHODS if kind in require_method(name).kinds and name != "Retrain"]
+    return {name: tuned(name, kind, study.max_epochs) for name in names}
+
+
+def compare(study: Study, original: TrainedModel, retrained: TrainedModel) -> Comparison:
+    """Run every method of the study's plan, score each run and keep what later notebooks need.
+
+    The main reading of a method runs once for each unlearning seed. With the first seed only run the methods of
+    `one_seed_methods`, the head reset, which draws nothing at random, and the other readings. Further Retrains follow,
+    one for each of `retrain_seeds`. A first run of WP is thrown away: in a fresh process it would pay for memory and
+    kernels that training has long since set up. Models of `kept_methods` stay on disk for `unlearned_model`.
+    """
+    settings, (first, *_) = plan_settings(study), study.unlearning_seeds
+    plan = []
+    for name in settings:
+        for reading in METHODS[name].readings:
+            is_repeated = reading in MAIN_READINGS and name not in ("HeadReset", *study.one_seed_methods)
+            plan += [(name, reading, seed) for seed in (study.unlearning_seeds if is_repeated else (first,))]
+    plan += [("Retrain", "-", seed) for seed in study.retrain_seeds]
+
+    test = study.table.rows("test")
+    outputs = {"Original": probabilities(study, original.model, test)}
+    outputs["Retrain"] = probabilities(study, retrained.model, test)
+    scores = []
+    if "WP" in settings:
+        run_method(study, original.model, "WP", "targeted", settings["WP"], 0, is_timed=False)
+    for name, reading, seed in tqdm(plan, desc=f"{study.name}: methods", unit="run", disable=None, leave=False):
+        values = study.recipe.fit_options() if name == "Retrain" else settings[name]
+        is_main = reading in MAIN_READINGS and seed == first
+        if is_main and name in study.kept_methods:
+            made = unlearned_model(study, name, reading, values, seed, is_reused=False)
+        else:
+            made = run_method(study, original.model, name, reading, values, seed, is_timed=False)
+        scores.append(_scored(study, made, name, retrained, seed))
+        if is_main and name not in outputs:
+            outputs[name] = probabilities(study, made.model, test)
+    return Comparison(pd.concat(scores), outputs, settings)
+
+
+def compare_readings(
     study: Study,
-    model: nn.Module,
-    *,
+    original: TrainedModel,
+    retrained: TrainedModel,
     method: str,
-    reading: str = "-",
-    unlearning_seed: int = NOT_UNLEARNED,
-    splits: Iterable[str] = SCORED_SPLITS,
-    has_probe: bool = True,
+    parameters: Mapping[str, Any],
+    seed: int,
+    *,
+    has_control: bool = False,
+) -> tuple[dict[str, UnlearnedModel], pd.DataFrame]:
+    """Return reading -> model of one method, and the tidy rows of all.
+
+    The method runs once for each reading; a process that has run it before times it well.
+
+    Args:
+        study, method, parameters, seed: see `run_method`.
+        original, retrained: reference models of the study.
+        has_control: whether the head reset follows, where it takes the request.
+    """
+    made = {
+        reading: run_method(study, original.model, method, reading, parameters, seed, is_timed=False)
+        for reading in require_method(method).readings
+    }
+    scores = [_scored(study, each, method, retrained) for each in made.values()]
+    if has_control and study.forget_request.kind in METHODS["HeadReset"].kinds:
+        control = run_method(study, original.model, "HeadReset", "-", parameters, seed)
+        scores.append(_scored(study, control, "HeadReset", retrained))
+    return made, pd.concat(scores)
+
+
+def reference_scores(
+    study: Study, original: TrainedModel, retrained: TrainedModel, *, is_reused: bool = True
 ) -> pd.DataFrame:
-    """Return the tidy rows of a model: every score of `scoring.utility` per split, and the probe on test.
+    """Return the tidy rows of Original and Retrain: those that notebook 02 wrote, where they are there and reused."""
+    file = study.folder / "scores_02.csv"
+    if is_reused and file.is_file():
+        return read_scores(file)
+    as_made = UnlearnedModel(retrained.model, "-", retrained.training_time_s, retrained.training_time_s)
+    return pd.concat(
+        [score_rows(study, original.model, method="Original"), _scored(study, as_made, "Retrain", retrained)]
+    )
+
+
+def headlines(study: Study, scores: pd.DataFrame, **models: nn.Module) -> pd.DataFrame:
+    """Return one row a run, under its name in tables: its `headline`, its seconds and its speed-up over Retrain.
+
+    Args:
+        study: whose scores they are.
+        scores: tidy rows of any number of runs.
+        **models: more rows, put first, of models that are scored now and have no time.
+    """
+    names, rows = [], []
+    for name, model in models.items():
+        names.append(name)
+        rows.append(headline(study, score_rows(study, model, method=name, splits=("test",))))
+    for (method, reading, _), part in scores.groupby(["method", "reading", "unlearning_seed"], sort=False):
+        costs = part[part.metric.isin(("seconds", "speedup"))].set_index("metric").value
+        names.append(method_display(method, reading))
+        rows.append(headline(study, part) | costs.to_dict())
+    return pd.DataFrame(rows, index=names)
+
+
+def _scored(
+    study: Study, made: UnlearnedModel, method: str, retrained: TrainedModel, seed: int = NOT_UNLEARNED
+) -> pd.DataFrame:
+    keys = {"method": method, "reading": made.reading, "unlearning_seed": seed}
+    times = time_rows(study, made.unlearning_time_s, retrain_time_s=retrained.training_time_s, **keys)
+    return pd.concat([score_rows(study, made.model, **keys), times])
+
+
+# --- Scores of one model ---------------------------------------------------------------------------------------
+
+
+def score_rows(study: Study, model: nn.Module, *, splits: Iterable[str] = SCORED_SPLITS, **keys) -> pd.DataFrame:
+    """Return the tidy rows of a model: every score of `scoring.utility` per split, and of a label or class the probe.
 
     The model runs in the study's number format, in which it was trained. The probe learns on the features of the
-    train split and is scored on the test split; it needs one binary question, so it runs for label and class requests
-    only.
+    train split and is scored on the test split.
 
     Args:
         study: what is scored.
         model: on any device.
-        method, reading: keys of the rows.
-        unlearning_seed: key of the rows; the default says that nothing was unlearned.
         splits: splits to score.
-        has_probe: whether the probe is fitted.
+        **keys: of the rows, see `tidy`.
     """
     table, rows = study.table, []
-    has_probe = has_probe and study.forget_request.kind in ("label", "class")
+    has_probe = study.forget_request.kind in ("label", "class")
     predicted = {
         split: predict(model, table, table.rows(split), precision=study.number_format)
         for split in {*splits, *(PROBE_SPLITS if has_probe else ())}
@@ -138,11 +413,15 @@ def score_rows(
         scores = utility_rows(study, table.rows(split), predicted[split][0])
         rows += [{"split": split, "unit": "fraction", **row} for row in scores]
     if has_probe:
-        features = {split: predicted[split][1].numpy() for split in PROBE_SPLITS}
-        for metric, value in probe_scores(study, features).items():
-            label = study.forgotten_names[0]
+        (label,) = study.forgotten_names
+        if table.is_multi_label:
+            target = table.labels[:, table.label_index(label)]
+        else:
+            target = (table.labels[:, 0] == table.class_index(label)).float()
+        known = [(predicted[split][1].numpy(), target[table.rows(split)].numpy()) for split in PROBE_SPLITS]
+        for metric, value in linear_probe(*known[0], *known[1], seed=0).items():
             rows.append({"split": "test", "label": label, "metric": metric, "value": value, "unit": "fraction"})
-    return tidy(study, rows, method=method, reading=reading, unlearning_seed=unlearning_seed)
+    return tidy(study, rows, **keys)
 
 
 def utility_rows(study: Study, rows: torch.Tensor, logits: torch.Tensor) -> list[dict]:
@@ -169,43 +448,23 @@ def utility_rows(study: Study, rows: torch.Tensor, logits: torch.Tensor) -> list
     return scores
 
 
-def probe_scores(study: Study, features: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return how well a linear probe reads the forgotten label or class from the penultimate features.
-
-    Args:
-        study: whose request names the label or class.
-        features: (n, d) of the train split, on which the probe learns, and of the test split.
-    """
-    table, name = study.table, study.forgotten_names[0]
-    if table.is_multi_label:
-        target = table.labels[:, table.label_index(name)]
-    else:
-        target = (table.labels[:, 0] == table.class_index(name)).float()
-    fit, test = ((features[split], target[table.rows(split)].numpy()) for split in PROBE_SPLITS)
-    return linear_probe(*fit, *test, seed=0)
-
-
-def time_rows(
-    study: Study,
-    seconds: float,
-    *,
-    method: str,
-    reading: str = "-",
-    unlearning_seed: int = NOT_UNLEARNED,
-    retrain_time_s: float,
-) -> pd.DataFrame:
-    """Return the rows for seconds and for the speed-up over Retrain."""
+def time_rows(study: Study, seconds: float, *, retrain_time_s: float, **keys) -> pd.DataFrame:
+    """Return the rows for seconds and for the speed-up over Retrain, with the keys of `tidy`."""
     rows = [
         {"split": "-", "label": "-", "metric": "seconds", "value": seconds, "unit": "s"},
         {"split": "-", "label": "-", "metric": "speedup", "value": retrain_time_s / seconds, "unit": "x"},
     ]
-    return tidy(study, rows, method=method, reading=reading, unlearning_seed=unlearning_seed)
+    return tidy(study, rows, **keys)
 
 
 def tidy(
     study: Study, rows: list[dict], *, method: str, reading: str = "-", unlearning_seed: int = NOT_UNLEARNED
 ) -> pd.DataFrame:
-    """Return rows with the study's keys in front, columns as in `reporting.SCORE_COLUMNS`."""
+    """Return rows with the study's keys in front, columns as in `results.SCORE_COLUMNS`.
+
+    The keys of the run are `method`, `reading` and `unlearning_seed`; the default of the last says that nothing was
+    unlearned.
+    """
     keys = {
         "profile": study.profile,
         "dataset": study.dataset,
@@ -252,11 +511,7 @@ def verify(
     retrained: nn.Module,
     *,
     used_splits: Iterable[str] = ("train",),
-    max_attribute_auc: float = 0.6,
-    max_excess_auc: float = 0.05,
-    max_membership_auc: float = 0.6,
-    seed: int,
-    num_resamples: int = 300,
+    **options,
 ) -> audit.Verification:
     """Return the paper's secondary verification of a model that was asked to forget a label, on shadow data.
 
@@ -270,9 +525,7 @@ def verify(
         model: the unlearned model.
         retrained: the retrained model, whose features are the mark.
         used_splits: splits that training, calibration or fine-tuning saw.
-        max_attribute_auc, max_excess_auc, max_membership_auc: thresholds, see `audit.verify_unlearning`.
-        seed: of the attackers and the intervals.
-        num_resamples: of the intervals.
+        **options: of `audit.verify_unlearning`: its seed, and what shall differ from `VERIFICATION`.
 
     Raises:
         ValueError: a request for anything but a label, used splits among the shadow data; see
@@ -295,18 +548,14 @@ def verify(
     features, labels = features[len(members) :], table.labels[rows].numpy()
     phi = membership.label_confidence(np.delete(logits.numpy(), column, 1), np.delete(labels, column, 1))
     scores = -membership.confidence_loss(phi)
+    is_same = retrained is model
+    mark = features if is_same else predict(retrained, table, shadow, precision=study.number_format)[1]
     return audit.verify_unlearning(
         features.numpy(),
-        (
-            features if retrained is model else predict(retrained, table, shadow, precision=study.number_format)[1]
-        ).numpy(),
+        mark.numpy(),
         labels[len(members) :, column],
         identity=table.identity[shadow].numpy(),
         member_scores=scores[: len(members)],
         shadow_scores=scores[len(members) :],
-        max_attribute_auc=max_attribute_auc,
-        max_excess_auc=max_excess_auc,
-        max_membership_auc=max_membership_auc,
-        seed=seed,
-        num_resamples=num_resamples,
+        **(VERIFICATION | options),
     )

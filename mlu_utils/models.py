@@ -1,4 +1,4 @@
-"""Networks with one linear head named `fc`, and their checkpoints.
+"""Networks with one linear head named `fc`.
 
 Every network ends in `fc`, a Linear layer on the penultimate features: label j's logit is row j. Nothing here
 trains or scores.
@@ -7,15 +7,11 @@ trains or scores.
 from __future__ import annotations
 
 import copy
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -75,20 +71,40 @@ def build_model(
         except Exception as error:  # unpickling fails in many ways; weights_only refuses code among them
             raise ValueError(f"{file} is no state dict that can be read without running code: {error}") from error
         new = {name: value for name, value in model.state_dict().items() if name.startswith("fc.")}
-        _load_state(model, {k: v for k, v in weights.items() if not k.startswith("fc.")} | new, file)
+        load_state(model, {k: v for k, v in weights.items() if not k.startswith("fc.")} | new, file)
     return model
+
+
+def fresh_model(model: nn.Module, *, seed: int) -> nn.Module:
+    """Return a network of the same architecture on the same device with new weights, initialised under `seed`.
+
+    One of `MODELS` is built as it was; of any other network each layer starts as PyTorch initialises it.
+    """
+    device, architecture = next(model.parameters()).device, getattr(model, "architecture", None)
+    if architecture in MODELS:
+        return build_model(architecture, head(model).out_features, seed=seed).to(device)
+    fresh = copy.deepcopy(model).cpu()
+    with seeded(seed):
+        for module in fresh.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    return fresh.to(device)
 
 
 def head(model: nn.Module) -> nn.Linear:
     """Return the last layer, whose rows are the labels and whose input are the penultimate features.
 
+    It is called `fc`, or what the model's attribute `head_name` says.
+
     Raises:
-        ValueError: the network has no Linear layer named `fc`.
+        ValueError: no Linear layer of this name; the message names the last one there is.
     """
-    layer = getattr(model, "fc", None)
-    if not isinstance(layer, nn.Linear):
-        raise ValueError(f"{type(model).__name__} has no Linear layer named fc: name the last layer so")
-    return layer
+    name = getattr(model, "head_name", "fc")
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if name not in layers:
+        advice = f"pass head={list(layers)[-1]!r}" if layers else "a network needs one to have labels to forget"
+        raise ValueError(f"{type(model).__name__} has no Linear layer named {name}: {advice}")
+    return layers[name]
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -102,69 +118,8 @@ def copy_of(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval()
 
 
-def save_checkpoint(file: Path, model: nn.Module, metadata: dict) -> None:
-    """Write weights and metadata to one safetensors file; the file appears only when it is complete.
-
-    Args:
-        file: target, its folder is created.
-        model: made by `build_model`.
-        metadata: JSON-serialisable facts, read back by `load_checkpoint`.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"architecture": model.architecture, "num_outputs": head(model).out_features, **metadata}
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    half_written = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file(state, half_written, {"mlu": json.dumps(facts, sort_keys=True)})
-        os.replace(half_written, file)
-    finally:
-        half_written.unlink(missing_ok=True)
-
-
-def read_metadata(file: Path) -> dict:
-    """Return what `save_checkpoint` was told, without reading the weights.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint of this library, or a damaged one.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"checkpoint {file} is missing: train the model first")
-    try:
-        with safe_open(file, "pt") as stream:
-            facts = (stream.metadata() or {}).get("mlu")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"checkpoint {file} is damaged ({error}): delete it and train again") from error
-    if facts is None:
-        raise ValueError(f"checkpoint {file} was not written by save_checkpoint: it says no architecture")
-    return json.loads(facts)
-
-
-def load_checkpoint(
-    file: Path, *, architecture: str | None = None, num_outputs: int | None = None
-) -> tuple[nn.Module, dict]:
-    """Return the model in eval mode and its metadata; no code of the file is executed.
-
-    Args:
-        file: written by `save_checkpoint`.
-        architecture: what the caller expects, checked when given.
-        num_outputs: likewise.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, or of another architecture or number of outputs.
-    """
-    facts = read_metadata(file)
-    for name, expected in (("architecture", architecture), ("num_outputs", num_outputs)):
-        if expected is not None and facts[name] != expected:
-            raise ValueError(f"checkpoint {file} has {name} {facts[name]!r}, expected {expected!r}")
-    model = build_model(facts["architecture"], facts["num_outputs"], seed=0)
-    with safe_open(file, "pt") as stream:
-        _load_state(model, {name: stream.get_tensor(name) for name in stream.keys()}, file)
-    return model.eval(), facts
-
-
-def _load_state(model: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+def load_state(model: nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Put weights into a model of `MODELS`, or refuse those of another network by the name of their file."""
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

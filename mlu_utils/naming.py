@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 MOST_NAMES = 40  # as many as CelebA has labels; of more, a message shows the first few
+REQUEST_KINDS = ("label", "class", "people", "images", "partial")  # see `requests`, whose import takes torch's time
 LIKENESS = 0.5  # of a name worth proposing: a letter or two of a short name, a third of a long one
 
 

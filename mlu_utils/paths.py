@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 REFERENCE = DATA / "reference"  # the paper's printed numbers
-FIGURES = ROOT / "figures"  # what the quick profile regenerated
+FIGURES = ROOT / "figures"  # what the quick profile regenerated, written by workflow/publish.py only
 NOTEBOOKS = ROOT / "notebooks"
-PROFILES = ROOT / "profiles"
+PROFILES = ROOT / "workflow" / "profiles"
 RUNS = ROOT / "runs"  # git-ignored: checkpoints, scores, executed notebooks, logs

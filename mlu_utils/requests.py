@@ -13,8 +13,7 @@ import torch.nn.functional as F
 
 from mlu_utils.data.table import ImageTable
 from mlu_utils.devices import at_least_float32
-
-KINDS = ("label", "class", "people", "images", "partial")
+from mlu_utils.naming import REQUEST_KINDS as KINDS
 
 _FORMS = "label:Male, class:3, people:1,2, images:4,5 or partial:Eyeglasses@1,2 (that label of these people)"
 

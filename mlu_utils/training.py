@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,16 +17,18 @@ from tqdm import tqdm
 
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
+from mlu_utils.devices import FP32, Precision, at_least_float32
 from mlu_utils.models import blocks, head
 from mlu_utils.naming import choices
 from mlu_utils.requests import retain_loss
-from mlu_utils.devices import FP32, Precision, at_least_float32
 
 SCHEDULES = ("constant", "linear")
+BATCHNORM_MODES = ("train", "eval")
+Item = TypeVar("Item")
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became infinite or nan; the model holds the weights of the last good epoch."""
+    """A loss or a weight became infinite or nan; the model holds its last good weights."""
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -56,10 +59,7 @@ def is_finite(model: nn.Module) -> bool:
 def sgd(
     parameters: Iterable[nn.Parameter], *, learning_rate: float, momentum: float, weight_decay: float
 ) -> torch.optim.SGD:
-    """Return SGD over the parameters, one pass over the memory a step: fused.
-
-    A step of a ResNet-18 took 6 ms on one core of an idle CPU, 16 ms with `foreach`; beside two jobs that read and
-    write memory 8 ms and 100 ms.
+    """Return SGD over the parameters, fused: one pass over the memory a step.
 
     On a CPU the fused step takes weight and gradient to lie in memory alike and is silently wrong where they do not.
     `backward` sees to it; whoever assigns a gradient by hand must, too.
@@ -72,6 +72,91 @@ def sgd(
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be finite and at least 0, got {value}")
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True)
+
+
+def descend(
+    model: nn.Module,
+    batches: Iterable[Item],
+    objective: Callable[[Item], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    batchnorm: str = "train",
+    frozen: Iterable[nn.Module] = (),
+    rates: Iterator[float] | None = None,
+    after_step: Callable[[torch.Tensor], None] | None = None,
+    is_watched: bool = False,
+) -> list[float]:
+    """Take one optimiser step a batch on the objective and leave the model in eval mode: the loop of all training.
+
+    Args:
+        model: what learns; changed in place.
+        batches: what the objective is computed on.
+        objective: batch -> loss to minimise.
+        optimizer: over the weights that may change.
+        batchnorm: "train": batch statistics, and the running ones move; "eval": they stay.
+        frozen: modules that stay in eval mode whatever `batchnorm` says.
+        rates: learning rates, one a step; None: the optimiser's own.
+        after_step: called with the loss before the step.
+        is_watched: check each loss before its step, for a caller who looks at the model in between; otherwise all are
+            checked at the end, because each look makes a GPU wait.
+
+    Returns:
+        The loss before each step.
+
+    Raises:
+        ValueError: unknown batchnorm mode, or a batch of one image that BatchNorm cannot normalise.
+        NonFiniteLossError: a loss or a weight was not finite; the model is back where this call found it.
+    """
+    if batchnorm not in BATCHNORM_MODES:
+        raise ValueError(f"unknown batchnorm mode {batchnorm!r}: {choices(batchnorm, BATCHNORM_MODES)}")
+    last_good = copy.deepcopy(model.state_dict())
+    model.train(batchnorm == "train")
+    for module in frozen:
+        module.eval()
+    losses: list[torch.Tensor] = []
+    for batch in batches:
+        try:
+            loss = objective(batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "a batch of one image has no variance for BatchNorm in train mode: set batchnorm to eval, or forget "
+                f"more images at once ({error})"
+            ) from error
+        losses.append(loss.detach())
+        if is_watched and not loss.isfinite():
+            break
+        if rates is not None:
+            optimizer.param_groups[0]["lr"] = next(rates)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if after_step is not None:
+            after_step(losses[-1])
+    model.eval()
+    optimizer.zero_grad(set_to_none=True)
+    values = torch.stack(losses).tolist() if losses else []
+    # The loss of the last step says nothing about the weights that this step left behind.
+    if not (all(map(math.isfinite, values)) and is_finite(model)):
+        model.load_state_dict(last_good)
+        what = next((f"loss became {v}" for v in values if not math.isfinite(v)), "weights were not finite")
+        raise NonFiniteLossError(
+            f"the {what} within {len(values)} steps with learning_rate {optimizer.param_groups[0]['lr']}: the model is "
+            "back at its last good weights; try a smaller learning rate"
+        )
+    return values
+
+
+def linear_rates(learning_rate: float, num_steps: int) -> Iterator[float]:
+    """Yield rates that fall linearly, from the given one down to 0 after all steps."""
+    return (learning_rate * (1 - step / num_steps) for step in range(num_steps))
+
+
+def require_schedule(schedule: str) -> None:
+    """Raise ValueError unless `schedule` is one of `SCHEDULES`."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
 
 
 def fit(
@@ -116,76 +201,51 @@ def fit(
 
     Raises:
         ValueError: num_epochs below 1, or no entry left to train on.
-        NonFiniteLossError: the loss of an epoch was not finite; the model holds the last good weights.
+        NonFiniteLossError: the loss of an epoch was not finite; the model holds the weights before that epoch.
     """
     require_at_least("num_epochs", num_epochs, 1)
-    if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
+    require_schedule(schedule)
     device = device_of(model)
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
     rows = rows_with_entries(table, table.rows("train") if rows is None else rows.cpu(), mask)
-    generator = torch.Generator().manual_seed(seed)
     model.to(memory_format=precision.memory_format)
     batches = Batches(
         table,
         rows,
         batch_size=batch_size,
         device=device,
-        generator=generator,
+        generator=torch.Generator().manual_seed(seed),
         augmentation=augmentation,
         memory_format=precision.memory_format,
     )
     mask = mask.to(device)
+
+    def objective(batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        images, labels, batch_rows = batch
+        with precision.autocast(device):
+            logits = model(images)
+        return retain_loss(logits, labels, mask[batch_rows])
+
     optimizer = sgd(model.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    history, step = [], 0
+    rates = linear_rates(learning_rate, num_epochs * len(batches)) if schedule == "linear" else None
+    history = []
     for epoch in tqdm(range(1, num_epochs + 1), desc=description, unit="epoch", disable=None, leave=False):
-        # A copy an epoch costs less than 1 % of it and is what "last good state" means.
-        last_good = copy.deepcopy(model.state_dict())
         start = time.perf_counter()
-        model.train()
-        total = torch.zeros((), device=device)
-        for images, labels, batch_rows in batches:
-            with precision.autocast(device):
-                logits = model(images)
-            loss = retain_loss(logits, labels, mask[batch_rows])
-            if schedule == "linear":
-                optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / (num_epochs * len(batches)))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-            step += 1
-        mean_loss = float(total) / len(batches)  # the epoch's only wait for the device
-        model.eval()
-        # The loss of the last step says nothing about the weights that this step left behind.
-        if not (torch.isfinite(total) and is_finite(model)):
-            model.load_state_dict(last_good)
-            raise NonFiniteLossError(
-                f"the loss became {mean_loss} in epoch {epoch} with learning_rate {learning_rate}: "
-                f"the model is back at the end of epoch {epoch - 1}; try a smaller learning rate"
-            )
-        record = {"epoch": epoch, "retain_loss": mean_loss, "seconds": time.perf_counter() - start}
+        try:
+            losses = descend(model, batches, objective, optimizer, rates=rates)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"epoch {epoch}: {error}") from None
+        seconds = time.perf_counter() - start
+        history.append({"epoch": epoch, "retain_loss": sum(losses) / len(losses), "seconds": seconds})
         if after_epoch is not None:
-            after_epoch(model, record)
+            after_epoch(model, history[-1])
             model.eval()
-        history.append(record)
     return history
 
 
-@torch.no_grad()
-def predict_logits(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    *,
-    batch_size: int = 256,
-    precision: Precision = FP32,
-) -> torch.Tensor:
-    """Return the logits of the rows, (len(rows), num_outputs) on the CPU; the model runs in eval mode.
-
-    float32, or float64 from a model of float64.
-    """
-    return predict(model, table, rows, batch_size=batch_size, precision=precision)[0]
+def predict_logits(model: nn.Module, table: ImageTable, rows: torch.Tensor, **options) -> torch.Tensor:
+    """Return the logits of the rows alone, see `predict`."""
+    return predict(model, table, rows, **options)[0]
 
 
 @torch.no_grad()
@@ -197,7 +257,11 @@ def predict(
     batch_size: int = 256,
     precision: Precision = FP32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and the penultimate features that the head turns into them, in one pass; see `predict_logits`."""
+    """Return logits (len(rows), num_outputs) and the penultimate features that the head turns into them.
+
+    Both lie on the CPU, in float32, or float64 from a model of float64. The model runs in eval mode and is left as it
+    was.
+    """
     device, was_training = device_of(model), model.training
     batches = Batches(table, rows, batch_size=batch_size, device=device, memory_format=precision.memory_format)
     logits, features = [], []

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from mlu_utils.data.table import ImageTable
+from mlu_utils.unlearning.task import Task
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
 
 
 def tiny_table(*, num_images: int = 24, num_labels: int = 3, size: int = 8, seed: int = 0) -> ImageTable:
@@ -72,6 +79,25 @@ def tiny_model(num_outputs: int = 3, *, seed: int = 0) -> TinyNet:
         model.bn.running_var.uniform_(0.5, 2)
     model.architecture = "tiny"
     return model.eval()
+
+
+def tiny_task(
+    text: str = "label:label1", *, table: ImageTable | None = None, model: nn.Module | None = None, seed: int = 0
+) -> Task:
+    """A task on the tiny data; the model is new unless given."""
+    table = table or tiny_table()
+    return Task(model or tiny_model(table.num_outputs), table, text, seed=seed)
+
+
+def same_bits(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two networks have the same weights and buffers."""
+    ours, theirs = a.state_dict(), b.state_dict()
+    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """One vector of many tensors."""
+    return torch.cat([t.reshape(-1) for t in tensors])
 
 
 @pytest.fixture

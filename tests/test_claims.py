@@ -6,8 +6,9 @@ import math
 import pandas as pd
 import pytest
 
-from mlu_utils import claims, consistency
-from mlu_utils.claims import Measured
+from mlu_utils import claims
+from mlu_utils.claims import Measured, compare
+from mlu_utils.claims import printed as printed_numbers
 
 YES, NO, UNTESTED = "reproduced", "not reproduced", "cannot be tested here"
 FITS, CLASHES = "consistent", "inconsistent"
@@ -16,7 +17,7 @@ FITS, CLASHES = "consistent", "inconsistent"
 @pytest.fixture(scope="module")
 def printed():
     """Return everything printed; a test that alters a table copies it first."""
-    return consistency.load_tables()
+    return printed_numbers.load_tables()
 
 
 # --- verdicts -----------------------------------------------------------------------------------------------
@@ -41,20 +42,20 @@ def printed():
     ],
 )
 def test_verdict_can_come_out_each_way(printed_value, ours, rule, tolerance, expected):
-    assert claims.verdict(printed_value, ours, rule, tolerance=tolerance) == expected
+    assert compare.verdict(printed_value, ours, rule, tolerance=tolerance) == expected
 
 
 def test_verdict_refuses_rules_that_do_not_fit():
     with pytest.raises(ValueError, match="rule 'about': expected one of at_least, at_most, between, close"):
-        claims.verdict(1.0, 1.0, "about")
+        compare.verdict(1.0, 1.0, "about")
     with pytest.raises(ValueError, match="only 'between' takes a pair"):
-        claims.verdict((1.0, 2.0), 1.0, "at_least")
+        compare.verdict((1.0, 2.0), 1.0, "at_least")
     with pytest.raises(ValueError, match="only 'between' takes a pair"):
-        claims.verdict(1.0, 1.0, "between")
+        compare.verdict(1.0, 1.0, "between")
     with pytest.raises(ValueError, match="tolerance None with rule 'close'"):
-        claims.verdict(1.0, 1.0, "close")
+        compare.verdict(1.0, 1.0, "close")
     with pytest.raises(ValueError, match="tolerance 0.1 with rule 'at_least'"):
-        claims.verdict(1.0, 1.0, "at_least", tolerance=0.1)
+        compare.verdict(1.0, 1.0, "at_least", tolerance=0.1)
 
 
 @pytest.mark.parametrize(
@@ -70,21 +71,21 @@ def test_verdict_refuses_rules_that_do_not_fit():
     ],
 )
 def test_printed_values_are_read(text, expected):
-    assert consistency.parse_printed(text) == expected
+    assert printed_numbers.parse_printed(text) == expected
 
 
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(ValueError, match="'about 5': expected a number"):
-        consistency.parse_printed("about 5")
+        printed_numbers.parse_printed("about 5")
     with pytest.raises(ValueError, match="no printed table 'table9' in reference/; there are"):
-        consistency.load_printed("table9")
+        printed_numbers.load_printed("table9")
 
 
 def test_information_in_an_answer():
-    assert consistency.information_bits(0.5) == 0.0
-    assert consistency.information_bits(0.0) == consistency.information_bits(1.0) == 1.0
+    assert printed_numbers.information_bits(0.5) == 0.0
+    assert printed_numbers.information_bits(0.0) == printed_numbers.information_bits(1.0) == 1.0
     # A quarter: 1 - (1/4 log 4 + 3/4 log 4/3) = 1 - 1/2 - 3/4 log2(4/3)
-    assert consistency.information_bits(0.25) == pytest.approx(0.5 - 0.75 * math.log2(4 / 3))
+    assert printed_numbers.information_bits(0.25) == pytest.approx(0.5 - 0.75 * math.log2(4 / 3))
 
 
 # --- printed numbers against each other ---------------------------------------------------------------------
@@ -230,14 +231,14 @@ OPEN = "check/training_speed"
 
 
 def test_each_check_is_expected_here(printed):
-    assert set(consistency.CHECKS) - {OPEN} <= set(EXPECTED)
-    assert set(EXPECTED) <= set(consistency.check_printed(printed))
+    assert set(printed_numbers.CHECKS) - {OPEN} <= set(EXPECTED)
+    assert set(EXPECTED) <= set(printed_numbers.check_printed(printed))
 
 
 def find(claim_id, tables):
     """Run one check alone: an altered table may be unfit for the others."""
-    check = consistency.CHECKS.get(claim_id)
-    return check(tables) if check else consistency.check_printed(tables)[claim_id]
+    check = printed_numbers.CHECKS.get(claim_id)
+    return check(tables) if check else printed_numbers.check_printed(tables)[claim_id]
 
 
 @pytest.mark.parametrize("claim_id", EXPECTED)
@@ -250,14 +251,14 @@ def test_a_check_computes_its_number_and_turns_when_a_table_is_altered(printed, 
 
 
 def test_the_training_speed_is_left_open(printed):
-    finding = consistency.check_printed(printed)[OPEN]
+    finding = printed_numbers.check_printed(printed)[OPEN]
     # 50 epochs of 65 % of 202,599 images in at most 34.5 x 9.155 s
     assert finding.computed == pytest.approx(50 * 0.65 * 202_599 / (34.5 * 9.155))
     assert finding.verdict == UNTESTED
 
 
 def test_every_printed_nomus_follows_from_its_parts(printed):
-    findings = consistency.check_printed(printed)
+    findings = printed_numbers.check_printed(printed)
     scores = {name: finding for name, finding in findings.items() if name.endswith("/NoMUS")}
     assert len(scores) == 45 and {finding.verdict for finding in scores.values()} == {FITS}
 
@@ -265,7 +266,7 @@ def test_every_printed_nomus_follows_from_its_parts(printed):
 def test_a_check_refuses_to_judge_by_no_row(printed):
     tables = dict(printed) | {"table2": printed["table2"][printed["table2"]["method"] != "CF-3"]}
     with pytest.raises(ValueError, match="no printed row with {'method': 'CF-3'}"):
-        consistency.CHECKS["check/cf3_above_coin"](tables)
+        printed_numbers.CHECKS["check/cf3_above_coin"](tables)
 
 
 # --- every number is a claim --------------------------------------------------------------------------------
@@ -276,7 +277,7 @@ def test_every_printed_cell_is_a_claim_once(printed):
     ids = [claim.claim_id for claim in loaded]
     assert len(set(ids)) == len(ids)
     # A cell is a level or, in the benchmark, a score that follows from others; relations come on top.
-    cells = [claim for claim in loaded if claim.check != claims.EMBEDDED]
+    cells = [claim for claim in loaded if claim.check != compare.EMBEDDED]
     for name, numbers_a_row in {
         "table1": 2,
         "table2": 1,
@@ -317,6 +318,27 @@ def test_malformed_claims_are_refused(printed):
         claims.load_claims(twice)
     with pytest.raises(ValueError, match="check 'guess': expected one of"):
         claims.load_claims(altered(printed, ("text", {"id": "setting/seed"}, "check", "guess")))
+
+
+def test_every_line_of_the_comparisons_is_used_and_speaks_of_what_we_have(printed):
+    words = {"file", "id", "where", "quantity", "printed", "unit", "check", "rule", "tolerance", "ours"}
+    comparisons = printed_numbers.comparisons()
+    for name, shared in comparisons["tables"].items():
+        assert set(shared) <= words | {"claims"}, name
+        for own in shared["claims"]:
+            assert set(own) <= words | {"rows", "unless", "minus"}, name
+            assert list(compare._claims_of(printed[name], {**shared, "claims": [own]})), (name, own)
+    loaded = {claim.claim_id: claim.ours for claim in claims.load_claims(printed)}
+    assert all(loaded[claim_id] for claim_id in comparisons["text"])
+    found = [ours for ours in loaded.values() if ours is not None]
+    assert len(found) == 180 + 39 + 243 + 180 + 13 + 7  # tables 2 to 5, sections 7.2 and 7.3, the text
+    methods = {method for ours in found for method in (ours.method, *ours.against)}
+    assert methods == {"Original", "Retrain", "CF-k", "SCRUB", "UNSIR", "SalUn", "WF", "WP"}
+    assert {ours.split for ours in found} == {"train", "validation", "test", "-"}
+    assert {ours.model for ours in found} == {"", "resnet18", "resnet50"}
+    named = {ours.request for ours in found} - {"label:", "class:"}
+    assert named == {"label:Male", "label:Arched_Eyebrows", "label:Oval_Face", "class:truck", "class:3"}
+    assert {ours.dataset for ours in found} <= set(comparisons["datasets"])
 
 
 # --- ours ---------------------------------------------------------------------------------------------------
@@ -421,6 +443,22 @@ def test_the_sweep_gives_changes_along_each_axis():
     assert audited.loc["table1/tau/retained accuracy", "ours"] == pytest.approx(1.0)
 
 
+def test_attacks_take_the_study_in_which_they_succeed_most():
+    where = {"dataset": "synthfaces", "request": "label:Male", "label": "Male"}
+    attack = "attribute_inference_accuracy"
+    rows = [tidy("WP", 0.6, label="Smiling", metric=attack), tidy("WP", 0.9, metric=attack, **where)]
+    rows += [tidy("SCRUB", 0.8, metric=attack, **where), tidy("CF-k", 0.7, metric=attack, **where)]
+    rows.append(tidy("WP", 0.5, metric="membership_inference_accuracy"))
+    audited = claims.audit(claims.measure(pd.DataFrame(rows))).set_index("claim_id")
+    leak = audited.loc["CelebA/AIA success/WP"]
+    assert (leak["ours"], leak["verdict"], leak["dataset_ours"]) == (90.0, NO, "orl and synthfaces")
+    assert leak["reason"].endswith("linear probe on the features, other people; orl 0.600, synthfaces 0.900")
+    assert audited.loc["CelebA/AIA success/SCRUB", "verdict"] == YES  # 80 lies within 75-85
+    assert audited.loc["CelebA/AIA success/CF-3", "verdict"] == NO
+    assert audited.loc["CelebA/MIA success/WP", ["ours", "verdict"]].tolist() == [50.0, YES]
+    assert audited.loc["CelebA/AIA success/UNSIR", "verdict"] == UNTESTED
+
+
 def test_settings_name_the_study_that_departs():
     measured = claims.measure_settings(
         {"a": {"num_epochs": 50, "seed": 42, "unlisted": 1}, "b": {"num_epochs": 10, "seed": 42}}
@@ -442,7 +480,7 @@ def test_the_audit_holds_each_verdict_and_counts_them():
         "CelebA/AIA success/WF": Measured(None, "orl", "no shadow data on orl"),
     }
     audited = claims.audit(measured)
-    assert tuple(audited.columns) == claims.COLUMNS and set(audited["verdict"]) == set(claims.VERDICTS)
+    assert tuple(audited.columns) == compare.COLUMNS and set(audited["verdict"]) == set(claims.VERDICTS)
     by_id = audited.set_index("claim_id")
     speed, leak = by_id.loc["CelebA/speed-up over Retrain/WP"], by_id.loc["CelebA/AIA success/WP"]
     assert (speed["verdict"], speed["reason"]) == (YES, "rule: at_least 27.45; 2 CPU cores")
@@ -453,7 +491,7 @@ def test_the_audit_holds_each_verdict_and_counts_them():
     counts = claims.count_verdicts(audited)
     assert list(counts.index) == list(claims.VERDICTS) and counts["all"].sum() == len(audited)
     assert counts.loc[[YES, NO], "embedded data"].tolist() == [1, 1]
-    assert counts.loc[[FITS, CLASHES], "all"].sum() == len(consistency.check_printed()) - 1
+    assert counts.loc[[FITS, CLASHES], "all"].sum() == len(printed_numbers.check_printed()) - 1
 
 
 def test_text_claims_are_told_from_cells():

@@ -1,169 +1,95 @@
-"""The engine on a small project of its own: parameters, fingerprints, runs, publishing, the Snakefile."""
+"""The workflow on a small project of its own: parameters, fingerprints, runs, prepared copies, the Snakefile."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+import run
+from small_project import (
+    STUDIES,
+    STUDY_PARAMETERS,
+    change_profile,
+    edit,
+    forget_files,
+    job,
+    make_project,
+    quick,
+    use_project,
+    write_notebook,
+)
 
-from mlu_utils import cli, notebook_runs, paths, studies
-
-STUDY_PARAMETERS = """\
-profile: str = "quick"  # which profile
-study: str = "by-hand"  # which study
-learning_rate: float = 0.1  # step size
-num_epochs: int = 3  # passes over the data
-"""
-PROFILE = {
-    "profile": "quick",
-    "publish_study": "a",
-    "defaults": {"learning_rate": 0.2},
-    "studies": {"a": {}, "b": {"num_epochs": 7}},
-}
-
-
-def write_notebook(root, name, *sources, parameters=""):
-    cells = [nbformat.v4.new_markdown_cell("# A question", id="title")]
-    cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}, id="parameters"))
-    cells += [nbformat.v4.new_code_cell(source, id=f"step-{i}") for i, source in enumerate(sources)]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path = root / "notebooks" / f"{name}.ipynb"
-    nbformat.write(notebook, path)
-    return path
-
-
-def edit(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def change_profile(root, **changes):
-    # JSON is YAML.
-    (root / "profiles" / "quick.yaml").write_text(json.dumps(PROFILE | changes))
-
-
-def make_project(root):
-    """Write a project with a small notebook for every rule, two studies and a package of its own."""
-    for folder in ("notebooks", "profiles", "data/orl_attributes", "data/reference", "data/tuning", "mlu_utils"):
-        (root / folder).mkdir(parents=True)
-    for name in ("__init__.py", "naming.py", "paths.py", "studies.py", "notebook_runs.py", "cli.py"):
-        (root / "mlu_utils" / name).write_bytes((paths.ROOT / "mlu_utils" / name).read_bytes())
-    (root / "Snakefile").write_bytes((paths.ROOT / "Snakefile").read_bytes())
-    (root / "mlu_utils" / "deep.py").write_text("VALUE = 1  # a comment\n")
-    (root / "mlu_utils" / "filtering.py").write_text('"""A docstring."""\n\nfrom mlu_utils import deep\n')
-    (root / "data" / "orl_attributes" / "labels.csv").write_text("image,label\n")
-    (root / "data" / "reference" / "table.csv").write_text("value\n1\n")
-    (root / "data" / "tuning" / "label.csv").write_text("method\nWF\n")
-    for name, rule in notebook_runs.RULES.items():
-        parameters = STUDY_PARAMETERS if rule.per_study else 'profile: str = "quick"  # which profile\n'
-        parameters += "tau: float = 0.01  # threshold\n" if name == "04_weight_pruning" else ""
-        imports = "from mlu_utils import filtering" if name == "03_weight_filtering" else "import math"
-        write_notebook(root, name, imports, "print(1)", parameters=parameters)
-    change_profile(root)
-    return root
+import notebooks
+from mlu_utils import paths
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    root = make_project(tmp_path)
-    for name in ("data", "notebooks", "profiles", "runs"):
-        monkeypatch.setattr(paths, name.upper(), root / name)
-    monkeypatch.setattr(paths, "ROOT", root)
-    return root
-
-
-def quick():
-    return studies.load_profile("quick")
-
-
-def job(notebook="02_original_model", study="a"):
-    return notebook_runs.find_job(notebook, quick(), study)
+    yield use_project(make_project(tmp_path), monkeypatch)
+    forget_files()
 
 
 # --- Parameters ---------------------------------------------------------------------------------------------
 
 
-def test_parameters_are_read_with_type_default_and_meaning(project):
-    read = notebook_runs.read_parameters(paths.NOTEBOOKS / "04_weight_pruning.ipynb")
-    assert list(read) == ["profile", "study", "learning_rate", "num_epochs", "tau"]
-    assert read["tau"] == notebook_runs.Parameter("tau", "float", 0.01, "threshold")
+def parameters_cell(notebook):
+    return next(notebooks.source_of(cell) for cell in notebook["cells"] if cell["id"] == "parameters")
 
 
-def test_defaults_then_profile_then_notebook_then_study(project):
-    resolve = notebook_runs.resolve_parameters
-    expected = {"profile": "quick", "study": "b", "learning_rate": 0.2, "num_epochs": 7}
-    assert resolve("02_original_model", quick(), "b") == expected
-    own = {"num_epochs": 7, "notebooks": {"04_weight_pruning": {"tau": 0.5}}}
-    change_profile(project, notebooks={"04_weight_pruning": {"tau": 0.3}}, studies={"a": {}, "b": own})
-    assert resolve("04_weight_pruning", quick(), "a")["tau"] == 0.3
-    assert resolve("04_weight_pruning", quick(), "b")["tau"] == 0.5
-    # A value for notebooks that don't have the parameter is simply not theirs.
-    assert resolve("01_data_preparation", quick()) == {"profile": "quick"}
+def test_the_executed_copy_shows_the_values_that_it_runs_with(project):
+    change_profile(project, notebooks={"04_weight_pruning": {"tau": 2, "names": ["x", 'a "ü"', "#"]}})
+    copy = notebooks.parameterised(job("04_weight_pruning"), "f")
+    assert parameters_cell(copy).splitlines() == [
+        'profile: str = "quick"  # which profile',
+        'study: str = "a"  # which study',
+        "change: dict = {}  # any field of the study",
+        "tau: float = 2.0  # threshold",
+        'names: list[str] = ["x", "a \\"ü\\"", "#"]  # two',
+    ]
+    recorded = copy["metadata"]["mlu"]
+    assert recorded["parameters"] == {
+        "profile": "quick",
+        "study": "a",
+        "change": {},
+        "tau": 2.0,
+        "names": ["x", 'a "ü"', "#"],
+    }
+    assert recorded["fingerprint"] == "f" and recorded["study"] == "a"
+    # Values that stay keep their text, and the code is the same whatever the values.
+    change_profile(project)
+    assert "'b',\n]  # two" in parameters_cell(notebooks.parameterised(job("04_weight_pruning"), "f"))
+    committed = notebooks.read_notebook(notebooks.committed("04_weight_pruning"))
+    assert notebooks.code_sha256(committed, "04") == recorded["code_sha256"]
+
+
+def test_a_study_may_have_knobs_of_its_own(project):
+    own = {"a": {"notebooks": {"04_weight_pruning": {"tau": 0.5}}}, "b": {}}
+    change_profile(project, notebooks={"04_weight_pruning": {"tau": 0.3}}, studies=own)
+    values = [notebooks.resolve_parameters(job("04_weight_pruning", study))["tau"] for study in "ab"]
+    assert values == [0.5, 0.3]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("knobs", "message"),
     [
+        ({"04_weight_pruning": {"tua": 0.1}}, "04_weight_pruning has no parameter 'tua'.*mean 'tau'"),
         (
-            {"defaults": {"learning_rat": 0.1}},
-            "no notebook has a parameter 'learning_rat'.*mean 'learning_rate'",
+            {"04_weight_pruning": {"tau": "1e-3"}},
+            r"notebooks.04_weight_pruning.tau: expected float.*'1e-3'; write 0.001",
         ),
-        ({"notebooks": {"02_original_model": {"tau": 0.1}}}, "02_original_model has no parameter 'tau'"),
-        ({"notebooks": {"02_original": {}}}, "unknown notebook '02_original'.*mean '02_original_model'"),
-        (
-            {"defaults": {"learning_rate": "1e-3"}},
-            r"quick.yaml: defaults.learning_rate: .*'1e-3'; write 0.001 \(YAML",
-        ),
-        ({"defaults": {"learning_rate": "1e-7"}}, "write 1.0e-07"),
-        ({"defaults": {"learning_rate": True}}, "expected float, got bool True"),
-        ({"defaults": {"learning_rate": float("nan")}}, "expected float|finite"),
-        ({"defaults": {"num_epochs": 3.0}}, "expected int, got float 3.0; write 3"),
-        ({"defaults": {"profile": "x"}}, "'profile' is filled in by the engine"),
-        ({"studies": {"a": {"notebooks": {"99": {}}}}}, "studies.a.notebooks: unknown notebook '99'"),
+        ({"04_weight_pruning": {"names": "WF"}}, r"expected list\[str\], got 'WF'; write \[a, b\]"),
+        ({"04_weight_pruning": {"study": "b"}}, "'study' is filled in by the workflow"),
+        ({"02_original": {}}, "unknown notebook '02_original'.*mean '02_original_model'"),
     ],
 )
-def test_a_wrong_hyperparameter_is_refused_before_any_work(project, changes, message):
-    change_profile(project, **changes)
+def test_a_wrong_knob_is_refused_before_any_work(project, knobs, message):
+    change_profile(project, notebooks=knobs)
     with pytest.raises(ValueError, match=message):
-        notebook_runs.check_profile(quick())
-
-
-@pytest.mark.parametrize(
-    ("value", "annotation", "expected"),
-    [
-        (3, "float", 3.0),
-        (None, "int | None", None),
-        (4, "int | None", 4),
-        ([1, 2], "list[float]", [1.0, 2.0]),
-    ],
-)
-def test_a_fitting_value_is_taken(value, annotation, expected):
-    taken = notebook_runs.checked_value(value, annotation, "here")
-    assert taken == expected and repr(taken) == repr(expected)
-
-
-@pytest.mark.parametrize(
-    ("value", "annotation", "message"),
-    [
-        ("false", "bool", "write true or false without quotes"),
-        (1, "bool", "write true or false"),
-        (7, "str", "put it in quotes"),
-        (True, "int", "expected int, got bool True"),
-        ("a", "list[str]", r"write \[a, b\]"),
-        (["a", 1], "list[str]", r"here\[1\]: expected list\[str\], got int 1"),
-        (float("inf"), "float", "finite"),
-        ((1, 2), "tuple[int, int]", "unknown type 'tuple"),
-    ],
-)
-def test_an_unfitting_value_is_refused(value, annotation, message):
-    with pytest.raises(ValueError, match=message):
-        notebook_runs.checked_value(value, annotation, "here")
+        notebooks.check_profile(quick())
 
 
 @pytest.mark.parametrize(
@@ -179,33 +105,10 @@ def test_an_unfitting_value_is_refused(value, annotation, message):
 def test_a_parameters_cell_holds_annotated_literals_only(project, line, message):
     path = write_notebook(project, "02_original_model", parameters=line)
     with pytest.raises(ValueError, match=message):
-        notebook_runs.read_parameters(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("profile: quick\nstudies: {a: {}}\nstudys: {}", "unknown key 'studys'.*mean 'studies'"),
-        ("profile: other\nstudies: {a: {}}", "expected the file's name 'quick'"),
-        ("profile: quick", "studies is empty"),
-        ("profile: quick\nstudies: {a/b: {}}", "studies.a/b: use letters"),
-        ("profile: quick\nstudies: {a: 3}", "studies.a: expected 'name: value'"),
-        ("profile: quick\nstudies: {a: {}}\ndefaults: {x: 1, x: 2}", "key 'x' given twice"),
-        ("profile: quick\nstudies: {a: {}}\npublish_study: c", "publish_study 'c'"),
-        ("profile: [", "not valid YAML"),
-        ("profile: !!python/object/apply:os.getcwd []", "not valid YAML"),
-    ],
-)
-def test_a_malformed_profile_is_refused(project, text, message):
-    (paths.PROFILES / "quick.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message) as refused:
-        quick()
-    assert "quick.yaml" in str(refused.value)
+        notebooks.read_parameters(notebooks.read_notebook(path), path.name)
 
 
 def test_unknown_names_list_the_known_ones(project):
-    with pytest.raises(ValueError, match="unknown profile 'quik'.*quick.*did you mean 'quick'"):
-        studies.load_profile("quik")
     with pytest.raises(ValueError, match="unknown study 'c' in profile 'quick': choose one of a, b"):
         job(study="c")
     with pytest.raises(ValueError, match="unknown notebook '02_orignal_model'.*did you mean '02_original_model'"):
@@ -218,26 +121,20 @@ def test_unknown_names_list_the_known_ones(project):
 
 # --- Fingerprints -------------------------------------------------------------------------------------------
 
-EVERYTHING = {
-    (name, study)
-    for name, rule in notebook_runs.RULES.items()
-    for study in ("a" if rule.shows_steps else "ab" if rule.per_study else [None])
-}
-
 
 def changed_by(action):
     """Return the jobs, as (notebook's number, study), whose fingerprint differs after `action`."""
-    before = notebook_runs.fingerprints(quick())
+    before = notebooks.fingerprints(quick())
     action()
-    for remembered in (
-        notebook_runs._module_sha256,
-        notebook_runs._imports_of_file,
-        notebook_runs._data_sha256,
-    ):
-        remembered.cache_clear()
-    after = notebook_runs.fingerprints(quick())
-    assert set(before) == EVERYTHING
-    return {(name.split("_")[0], study) for name, study in after if after[name, study] != before[name, study]}
+    forget_files()
+    after = notebooks.fingerprints(quick())
+    assert list(before) == list(after) == notebooks.jobs(quick())
+    return {f"{job.notebook.split('_')[0]}{job.study or ''}" for job in after if after[job] != before[job]}
+
+
+def test_a_job_for_each_study_or_for_the_profile(project):
+    names = [f"{job.notebook.split('_')[0]}{job.study or ''}" for job in notebooks.jobs(quick())]
+    assert names == ["01", "02a", "02b", "03a", "04a", "05a", "05b", "06", "06b", "07", "07b", "07c", "11"]
 
 
 def test_touching_or_looking_changes_nothing(project):
@@ -253,6 +150,7 @@ def test_outputs_metadata_comments_and_docstrings_change_nothing(project):
         path = paths.NOTEBOOKS / "02_original_model.ipynb"
         notebook = nbformat.read(path, as_version=4)
         notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
+        notebook.cells[-1].source += "  # one"
         notebook.metadata.mlu = {"profile": "quick"}
         nbformat.write(notebook, path)
         edit(project / "mlu_utils" / "deep.py", "a comment", "another comment")
@@ -261,41 +159,63 @@ def test_outputs_metadata_comments_and_docstrings_change_nothing(project):
     assert changed_by(run_by_hand) == set()
 
 
-def test_a_hyperparameter_changes_what_depends_on_it_and_nothing_else(project):
-    tau = {"a": {"tau": 0.9}, "b": {"num_epochs": 7}}
-    assert changed_by(lambda: change_profile(project, studies=tau)) == {("04", "a"), ("11", None)}
-    epochs = {"a": {"tau": 0.9}, "b": {"num_epochs": 8}}
-    after = changed_by(lambda: change_profile(project, studies=epochs))
-    assert after == {("02", "b"), ("05", "b"), ("06", None), ("07b", None), ("07c", None), ("11", None)}
+def test_a_value_changes_what_depends_on_it_and_nothing_else(project):
+    knobs = {"04_weight_pruning": {"tau": 0.9}}
+    assert changed_by(lambda: change_profile(project, notebooks=knobs)) == {"04a", "11"}
+    epochs = STUDIES | {"b": {"num_epochs": 8}}
+    after = changed_by(lambda: change_profile(project, notebooks=knobs, studies=epochs))
+    assert after == {"02b", "05b", "06", "07b", "07c", "11"}
+    plan = epochs | {"b": {"num_epochs": 8, "max_epochs": 1}}
+    assert changed_by(lambda: change_profile(project, notebooks=knobs, studies=plan)) == {"05b", "06", "11"}
 
 
 def test_code_changes_what_imports_it_even_indirectly(project):
-    def change_module():
-        edit(project / "mlu_utils" / "deep.py", "VALUE = 1", "VALUE = 2")
+    package = project / "mlu_utils"
+    assert changed_by(lambda: edit(package / "deep.py", "VALUE = 1", "VALUE = 2")) == {"03a", "11"}
+    assert changed_by(lambda: edit(package / "results" / "scores.py", "1", "2")) == {"03a", "05a", "05b", "06", "11"}
+    path = paths.NOTEBOOKS / "02_original_model.ipynb"
+    upstream = {"02a", "02b", "03a", "04a", "05a", "05b"}
+    assert changed_by(lambda: edit(path, "print(1)", "print(2)")) == upstream | {"06", "07b", "07c", "11"}
 
-    assert changed_by(change_module) == {("03", "a"), ("11", None)}
 
-    def change_cell():
-        edit(paths.NOTEBOOKS / "02_original_model.ipynb", "print(1)", "print(2)")
+def test_a_colour_runs_no_training_again(project):
+    assert changed_by(lambda: edit(project / "mlu_utils" / "results" / "style.py", "blue", "red")) == {"11"}
 
-    upstream = {(number, study) for number in ("02", "05") for study in "ab"} | {("03", "a"), ("04", "a")}
-    assert changed_by(change_cell) == upstream | {("06", None), ("07b", None), ("07c", None), ("11", None)}
+
+def test_a_line_of_a_method_runs_what_names_this_method(project):
+    folder = project / "mlu_utils" / "unlearning"
+    # Study b names no methods: all of them run. Study a compares WF only; 06 attacks SCRUB.
+    assert changed_by(lambda: edit(folder / "scrub.py", "1", "2")) == {"05b", "06", "11"}
+    assert changed_by(lambda: edit(folder / "ssd.py", "1", "2")) == {"05b", "06", "11"}
+    assert changed_by(lambda: edit(folder / "weight_filtering.py", "1", "2")) == {"03a", "05a", "05b", "06", "11"}
+    change_profile(project, studies={"a": {"methods": ["WF"]}, "b": {"methods": ["WF"]}})
+    assert changed_by(lambda: edit(folder / "scrub.py", "2", "3")) == {"06", "11"}
+    change_profile(project, notebooks={"06_privacy_analysis": {"attacked_methods": []}})
+    assert changed_by(lambda: edit(folder / "scrub.py", "3", "4")) == {"05b", "06", "11"}
 
 
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
-    assert changed == {("11", None)}
+    assert changed == {"07", "11"}
 
 
-def test_import_closure_sees_every_way_to_import(project):
-    package = project / "mlu_utils" / "rooms"
-    package.mkdir()
-    (package / "__init__.py").write_text("from . import one\n")
-    (package / "one.py").write_text("def f():\n    from .two import g\n    from .. import deep\n")
-    (package / "two.py").write_text("g = 1\n")
-    path = write_notebook(project, "02_original_model", "%matplotlib inline\nfrom mlu_utils.rooms import one as x")
-    names = {f"mlu_utils{name}" for name in ("", ".rooms", ".rooms.one", ".rooms.two", ".deep")}
-    assert notebook_runs.import_closure(path) == names
+def test_what_a_changed_line_runs_again_in_the_real_notebooks(tmp_path, monkeypatch):
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("mlu_utils", "notebooks", "workflow"):
+        shutil.copytree(paths.ROOT / folder, tmp_path / folder, ignore=ignore)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    library = tmp_path / "mlu_utils"
+
+    def add(file, line):
+        with open(library / file, "a") as stream:
+            stream.write(f"\n{line}\n")
+
+    assert changed_by(lambda: add("training.py", "# a comment")) == set()
+    assert changed_by(lambda: add("results/style.py", "COLOUR = 1")) == {"11"}
+    of_scrub = changed_by(lambda: add("unlearning/scrub.py", "X = 1"))
+    assert {"05orl-eyeglasses", "06", "06b", "11"} <= of_scrub
+    assert not of_scrub & {"01", "02orl-eyeglasses", "03orl-eyeglasses", "04orl-eyeglasses", "07", "07c"}
+    forget_files()
 
 
 # --- One run ------------------------------------------------------------------------------------------------
@@ -306,40 +226,64 @@ def outputs_of(path):
     return "".join(output.text for cell in cells for output in cell.get("outputs", ()) if "text" in output)
 
 
-def test_a_run_uses_this_interpreter_and_records_all_parameters(project, monkeypatch):
+def arguments(job):
+    of_study = ["--study", job.study] if job.study else []
+    return ["notebook", job.notebook, "--profile", job.profile.name, *of_study]
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_a_run_uses_this_interpreter_and_records_what_it_wrote(project, monkeypatch, capsys):
     # A user's own kernel named python3 must not be taken.
     theirs = project / "user" / "kernels" / "python3"
     theirs.mkdir(parents=True)
     spec = {"argv": ["/no/such/python", "{connection_file}"], "display_name": "x", "language": "python"}
     (theirs / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setenv("JUPYTER_PATH", str(project / "user"))
-    source = "import os, sys\nimport tqdm\nfrom mlu_utils import paths\n"
+    source = "import os, sys\nimport tqdm\nfrom mlu_utils import paths\nfrom mlu_utils.files import write_atomically\n"
     source += "list(tqdm.tqdm(range(3)))\n"
-    source += "print(sys.executable, os.getcwd(), os.environ['TQDM_DISABLE'], paths.ROOT, num_epochs, study)"
-    write_notebook(project, "02_original_model", source, parameters=STUDY_PARAMETERS)
-    failed = job().output.with_suffix(".failed.ipynb")
-    failed.parent.mkdir(parents=True)
-    failed.write_text("{}")
-    executed = notebook_runs.run_notebook(job())
+    source += "own = paths.RUNS / 'quick' / study / 'scores_02.csv'\n"
+    source += "shared = paths.RUNS / 'quick' / 'models' / 'original.safetensors'\n"
+    source += "write_atomically({own: b'1', shared: b'2', paths.ROOT / 'data' / 'cache': b'3'})\n"
+    source += "print(sys.executable, os.getcwd(), os.environ['TQDM_DISABLE'], paths.ROOT, size, study)"
+    write_notebook(project, "02_original_model", source, parameters=STUDY_PARAMETERS + "size: int = 3\n")
+    executed = job().executed
+    executed.parent.mkdir(parents=True)
+    executed.with_suffix(".failed.ipynb").write_text("{}")
+    assert run.main(arguments(job())) == 0
     assert executed == project / "runs" / "quick" / "a" / "02_original_model.ipynb"
     assert outputs_of(executed) == f"{sys.executable} {project} 1 {project} 3 a\n"
     recorded = nbformat.read(executed, as_version=4).metadata.mlu
-    assert recorded.parameters == {"profile": "quick", "study": "a", "learning_rate": 0.2, "num_epochs": 3}
-    assert recorded.fingerprint == notebook_runs.fingerprints(quick())["02_original_model", "a"]
-    assert [file.name for file in executed.parent.iterdir()] == [executed.name]
+    assert recorded.parameters == {"profile": "quick", "study": "a", "change": {}, "size": 3}
+    assert recorded.fingerprint == notebooks.fingerprint(job())
+    assert recorded.files == {"quick/a/scores_02.csv": notebooks.file_sha256(executed.parent / "scores_02.csv")}
+    marker = json.loads(job().marker.read_text())
+    assert marker == {name: recorded[name] for name in ("fingerprint", "files", "upstream")}
+    assert names(executed.parent) == ["02_original_model.done", "02_original_model.ipynb", "scores_02.csv"]
+
+    # What is current is not run again, even when its marker was lost; what lost a file is.
+    capsys.readouterr()
+    job().marker.unlink()
+    before = executed.stat().st_mtime_ns
+    assert run.main(arguments(job())) == 0 and "is current" in capsys.readouterr().out
+    assert executed.stat().st_mtime_ns == before and json.loads(job().marker.read_text()) == marker
+    (executed.parent / "scores_02.csv").write_text("edited")
+    assert run.main(arguments(job())) == 0
+    assert executed.stat().st_mtime_ns > before and (executed.parent / "scores_02.csv").read_text() == "1"
 
 
 def test_a_failing_cell_leaves_no_result_and_is_not_repeated(project, capsys):
     counter = project / "count"
     source = f"open({str(counter)!r}, 'a').write('x')\nprint('so far')\nraise KeyError('Eyeglasess')"
     write_notebook(project, "02_original_model", source, parameters=STUDY_PARAMETERS)
-    arguments = ["run-notebook", "--notebook", "02_original_model", "--profile", "quick", "--study", "a"]
-    assert cli.main(arguments) == 1
+    assert run.main(arguments(job())) == 1
     message = capsys.readouterr().err
     assert "02_original_model · a: a cell failed" in message
     assert "KeyError: 'Eyeglasess'" in message and "\x1b" not in message
-    assert [file.name for file in job().output.parent.iterdir()] == ["02_original_model.failed.ipynb"]
-    assert "so far" in outputs_of(job().output.with_suffix(".failed.ipynb"))
+    assert names(job().executed.parent) == ["02_original_model.failed.ipynb"]
+    assert "so far" in outputs_of(job().executed.with_suffix(".failed.ipynb"))
     assert counter.read_text() == "x"
 
 
@@ -351,8 +295,8 @@ def test_only_a_kernel_that_does_not_start_is_tried_again(project, monkeypatch):
         if len(calls) < 3:
             raise RuntimeError("Kernel didn't respond in 180 seconds")
 
-    monkeypatch.setattr(notebook_runs, "_execute", start_fails_twice)
-    assert notebook_runs.run_notebook(job()).exists()
+    monkeypatch.setattr(run, "_execute", start_fails_twice)
+    assert run.run_notebook(job()) and job().executed.exists()
     assert len(calls) == 3
 
     def start_always_fails(path):
@@ -360,9 +304,9 @@ def test_only_a_kernel_that_does_not_start_is_tried_again(project, monkeypatch):
         raise RuntimeError("Kernel didn't respond in 180 seconds")
 
     calls.clear()
-    monkeypatch.setattr(notebook_runs, "_execute", start_always_fails)
+    monkeypatch.setattr(run, "_execute", start_always_fails)
     with pytest.raises(RuntimeError, match="no kernel started in 3 tries"):
-        notebook_runs.run_notebook(job(study="b"))
+        run.run_notebook(job(study="b"))
     assert len(calls) == 3
 
     def dies_in_a_cell(path):
@@ -373,224 +317,213 @@ def test_only_a_kernel_that_does_not_start_is_tried_again(project, monkeypatch):
         raise RuntimeError("Kernel died")
 
     calls.clear()
-    monkeypatch.setattr(notebook_runs, "_execute", dies_in_a_cell)
-    with pytest.raises(notebook_runs.CellFailed, match="the kernel was lost: RuntimeError: Kernel died"):
-        notebook_runs.run_notebook(job(study="b"))
+    monkeypatch.setattr(run, "_execute", dies_in_a_cell)
+    with pytest.raises(run.CellFailed, match="the kernel was lost: RuntimeError: Kernel died"):
+        run.run_notebook(job(study="b"))
     assert len(calls) == 1
-    assert not job(study="b").output.exists()
+    assert not job(study="b").executed.exists() and not job(study="b").marker.exists()
 
 
-def test_an_interruption_leaves_no_result(project, monkeypatch):
+def test_an_interruption_leaves_no_result(project, monkeypatch, capsys):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(notebook_runs, "_execute", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        notebook_runs.run_notebook(job())
-    assert [file.name for file in job().output.parent.iterdir()] == ["02_original_model.failed.ipynb"]
+    monkeypatch.setattr(run, "_execute", interrupted)
+    assert run.main(arguments(job())) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert names(job().executed.parent) == ["02_original_model.failed.ipynb"]
 
 
-# --- Copies for nbval and committed outputs -----------------------------------------------------------------
+# --- Copies for nbval, and the claims -----------------------------------------------------------------------
+
+
+def prepare(folder):
+    return run.main(["prepare", "--profile", "quick", "--into", str(folder)])
 
 
 def test_prepared_copies_sort_in_running_order(project):
-    written = notebook_runs.prepare(quick(), project / "build")
-    names = [path.name for path in written]
-    assert names == sorted(path.name for path in (project / "build").iterdir())
-    assert "02_original_model__b.ipynb" in names and names[-1] == "11_results.ipynb"
-    notebook = nbformat.read(project / "build" / "02_original_model__b.ipynb", as_version=4)
+    folder = project / "build" / "copies"
+    assert prepare(folder) == 0
+    copies = [path.name for path in sorted(folder.glob("*.ipynb"))]
+    assert copies == [
+        f"{job.notebook}__{job.study}.ipynb" if job.study else f"{job.notebook}.ipynb"
+        for job in notebooks.jobs(quick())
+    ]
+    notebook = nbformat.read(folder / "02_original_model__b.ipynb", as_version=4)
     nbformat.validate(notebook)
-    injected = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", ())]
-    assert "num_epochs = 7" in injected[0].source and "learning_rate = 0.2" in injected[0].source
+    assert 'study: str = "b"  # which study' in notebook.cells[1].source
+    # Made again, it is replaced as a whole, and nothing is left beside it.
+    (folder / "11_results.ipynb").write_text("half")
+    assert prepare(folder) == 0
+    assert nbformat.read(folder / "11_results.ipynb", as_version=4)
+    assert names(folder.parent) == ["copies"]
 
 
-def test_prepare_never_empties_a_folder_of_other_files(project, capsys):
+@pytest.mark.parametrize("name", ["notebooks", "mine", ".", "made", "file"])
+def test_prepare_replaces_its_own_folders_only(project, name, capsys):
     (project / "mine").mkdir()
-    (project / "mine" / "thesis.tex").touch()
-    assert cli.main(["prepare", "--profile", "quick", "--into", str(project / "mine")]) == 2
-    assert "holds other files than notebooks" in capsys.readouterr().err
-    assert (project / "mine" / "thesis.tex").exists()
+    (project / "mine" / "thesis.ipynb").touch()
+    (project / "file").touch()
+    assert prepare(project / "made") == 0
+    (project / "made" / "notes.ipynb").touch()
+    before = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
+    assert prepare(project / name) == 2
+    assert f"--into {project / name}: " in capsys.readouterr().err
+    assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
 
 
-def pretend_to_run(project, text="42 images\n"):
-    """Write every job's executed notebook as a run would have left it."""
-    for each in notebook_runs.jobs(quick()):
-        notebook = nbformat.from_dict(notebook_runs._parameterised(each))
-        notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
-        notebook.cells[-1].metadata.papermill = {"start_time": "2025-01-01T00:00:00"}
-        each.output.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, each.output)
+def test_a_fresh_start_waits_for_nobodys_results(project, capsys):
+    (project / "runs" / "quick").mkdir(parents=True)
+    fresh = ["prepare", "--profile", "quick", "--into", str(project / "build"), "--fresh"]
+    with run.lock(is_shared=True):
+        assert run.main(fresh) == 1
+    assert "another run is at work here" in capsys.readouterr().err
+    assert (project / "runs" / "quick").exists() and not (project / "build").exists()
+    assert run.main(fresh) == 0
+    assert not (project / "runs" / "quick").exists() and (project / "build").exists()
 
 
-def test_publishing_copies_outputs_and_nothing_else(project):
-    before = {path.name: notebook_runs.code_sha256(path) for path in paths.NOTEBOOKS.iterdir()}
-    assert set(notebook_runs.stale_notebooks().values()) == {"its outputs were never published"}
-    pretend_to_run(project, f"read {project}/data/x.csv with {sys.executable}\n")
-    notebook_runs.publish(quick())
-    assert notebook_runs.stale_notebooks() == {}
-    assert before == {path.name: notebook_runs.code_sha256(path) for path in paths.NOTEBOOKS.iterdir()}
-    path = paths.NOTEBOOKS / "02_original_model.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    assert outputs_of(path) == "read data/x.csv with <environment>/bin/python\n".replace(
-        "/bin/python", sys.executable.removeprefix(sys.prefix)
-    )
-    assert [cell.id for cell in notebook.cells] == ["title", "parameters", "step-0", "step-1"]
-    assert "papermill" not in path.read_text() and "2025-01-01" not in path.read_text()
-    assert {key: notebook.metadata.mlu[key] for key in ("profile", "study")} == {
-        "profile": "quick",
-        "study": "a",
-    }
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
-        ("print(1)", "print(2)", "its code changed"),
-        ("42 images", "43 images", "not those that were published"),
-        ("42 images", "42 images in /home/someone/data", "not those that were published"),
-    ],
-)
-def test_stale_outputs_are_found(project, old, new, reason):
-    pretend_to_run(project)
-    notebook_runs.publish(quick())
-    edit(paths.NOTEBOOKS / "02_original_model.ipynb", old, new)
-    stale = notebook_runs.stale_notebooks()
-    assert list(stale) == ["02_original_model.ipynb"] and reason in stale["02_original_model.ipynb"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("see /opt/someone/file\n", "outputs name a path of this machine: /opt/someone/file"),
-        ("x" * 1_000_001, "bytes"),
-    ],
-    ids=["machine path", "too big"],
-)
-def test_unfit_outputs_are_not_published(project, text, message):
-    pretend_to_run(project, text)
-    before = {path: path.read_text() for path in paths.NOTEBOOKS.iterdir()}
-    with pytest.raises(ValueError, match=message):
-        notebook_runs.publish(quick())
-    assert before == {path: path.read_text() for path in paths.NOTEBOOKS.iterdir()}
-
-
-def test_a_notebook_changed_after_its_run_is_not_published(project):
-    with pytest.raises(ValueError, match="01_data_preparation · quick has not run: make reproduce"):
-        notebook_runs.publish(quick())
-    pretend_to_run(project)
-    edit(paths.NOTEBOOKS / "04_weight_pruning.ipynb", "print(1)", "print(2)")
-    with pytest.raises(ValueError, match="04_weight_pruning.ipynb changed since it ran"):
-        notebook_runs.publish(quick())
-
-
-def test_claims_are_printed_and_counted_with_the_place_of_the_report(project, monkeypatch, capsys):
-    monkeypatch.setattr(paths, "FIGURES", project / "figures")
-    assert cli.main(["claims"]) == 2
-    assert "figures/claims.csv is missing: make reproduce" in capsys.readouterr().err
-    (project / "figures").mkdir()
-    (project / "figures" / "claims.csv").write_text(
+def test_claims_are_printed_and_counted_with_the_place_of_the_report(project, capsys):
+    assert run.main(["claims"]) == 2
+    assert "runs/quick/figures/claims.csv is missing: make reproduce PROFILE=quick" in capsys.readouterr().err
+    (project / "runs" / "quick" / "figures").mkdir(parents=True)
+    (project / "runs" / "quick" / "figures" / "claims.csv").write_text(
         "claim_id,printed,ours,check,verdict\n"
         "CelebA/speed-up over Retrain/WP,27.45,41.0,embedded data,reproduced\n"
         "table2/CelebA/ResNet-18/WP/test,95.12,,paper's data,cannot be tested here\n"
         "check/splits_sum,65 + 25 + 10,100,printed numbers,consistent\n"
     )
-    assert cli.main(["claims"]) == 0
+    assert run.main(["claims"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in lines[1:3]] == ["reproduced", "consistent"]
     assert "27.45" in lines[1] and "41" in lines[1]
     counts = {line[:24].strip(): line.split()[-1] for line in lines if line}
     assert counts["reproduced"] == counts["cannot be tested here"] == "1" and counts["inconsistent"] == "0"
     assert any("runs/quick/11_results.ipynb" in line for line in lines)
-    assert cli.main(["claims", "--profile", "paper"]) == 2
-    assert "runs/paper/figures/claims.csv is missing: make reproduce PROFILE=paper" in capsys.readouterr().err
 
 
 # --- The Snakefile ------------------------------------------------------------------------------------------
 
 # Runs no kernel, so that what Snakemake decides is tested in seconds: notes the job, fails where told to.
 FAKE_RUN = """
-
-def run_notebook(job):
+def _run_cells(job, notebook, running):
     with open(paths.ROOT / "log", "a") as log:
         log.write(f"{job.notebook.split('_')[0]}{job.study or ''} ")
     if (paths.ROOT / "crash").exists() and (paths.ROOT / "crash").read_text() == job.notebook:
         raise CellFailed("crashed as told")
-    key = (job.notebook, job.study)
-    notebook = {"cells": [], "metadata": {"mlu": {"fingerprint": fingerprints(job.profile)[key]}}}
-    _write_notebook(notebook, job.output)
-    return job.output
-"""
+    seconds = (paths.ROOT / "seconds").read_bytes()
+    write_atomically({running: notebooks.as_bytes(notebook), job.executed.with_suffix(".csv"): seconds})
+
+
+def _run_in_a_kernel("""
 
 
 @pytest.fixture(scope="module")
 def workflow(tmp_path_factory):
-    root = make_project(tmp_path_factory.mktemp("workflow"))
-    with open(root / "mlu_utils" / "notebook_runs.py", "a") as file:
-        file.write(FAKE_RUN)
+    # A folder's name must reach no shell unquoted.
+    root = make_project(tmp_path_factory.mktemp("work flow") / "it's {here}")
+    edit(root / "workflow" / "run.py", "\ndef _run_cells(", FAKE_RUN)
+    edit(root / "workflow" / "run.py", ".check()", ".facts()")  # the real one asks the whole library
+    (root / "seconds").write_text("1")
 
-    def reproduce():
+    def reproduce(*options):
         """Return what ran, in order, and how `reproduce` ended."""
         (root / "log").write_text("")
-        environment = os.environ | {"PYTHONPATH": str(root)}
-        command = [sys.executable, "-m", "mlu_utils.cli", "reproduce", "--cores", "2"]
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-        return sorted((root / "log").read_text().split()), done
+        command = [sys.executable, "workflow/run.py", "reproduce", *options]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        return (root / "log").read_text().split(), done
 
     return SimpleNamespace(root=root, reproduce=reproduce)
 
 
 def test_the_workflow_runs_what_is_needed_and_nothing_else(workflow):
-    root, everything = workflow.root, ["01", "02a", "02b", "03a", "04a", "05a", "05b", "06", "07", "07b", "07c", "11"]
+    root, runs = workflow.root, workflow.root / "runs" / "quick"
 
-    # A crash in the middle: what doesn't depend on it goes on.
+    # What is furthest from the end starts first, of equals the study named first. A crash: what doesn't depend on it
+    # goes on.
     (root / "crash").write_text("03_weight_filtering")
-    ran, done = workflow.reproduce()
-    assert ran == everything[:-1] and done.returncode != 0
-    assert "crashed as told" in done.stderr
+    ran, done = workflow.reproduce("--cores", "1")
+    assert ran == ["02a", "02b", "05a", "05b", "06", "07b", "06b", "03a", "07c", "04a", "07", "01"]
+    assert done.returncode != 0 and "crashed as told" in done.stderr
 
-    # The next run resumes there; a hyperparameter of one study changed meanwhile.
+    # The next run resumes there; a value of one notebook changed meanwhile.
     (root / "crash").unlink()
-    change_profile(root, studies={"a": {"tau": 0.9}, "b": {"num_epochs": 7}})
-    ran, done = workflow.reproduce()
-    assert ran == ["03a", "04a", "11"] and done.returncode == 0, done.stderr
+    change_profile(root, notebooks={"04_weight_pruning": {"tau": 0.9}})
+    ran, done = workflow.reproduce("--cores", "2")
+    assert sorted(ran) == ["03a", "04a", "11"] and done.returncode == 0, done.stderr
 
     # Nothing changed, only times: nothing runs.
-    for path in [root / "Snakefile", *root.glob("*/*"), *root.glob("runs/**/*.ipynb")]:
+    for path in [root / "workflow" / "Snakefile", *root.glob("*/*"), *runs.rglob("*")]:
         os.utime(path)
     ran, done = workflow.reproduce()
     assert ran == [] and done.returncode == 0, done.stderr
 
     # Code, while Snakemake's own records are lost.
     edit(root / "mlu_utils" / "deep.py", "VALUE = 1", "VALUE = 2")
-    subprocess.run(["rm", "-r", str(root / ".snakemake")], check=True)
-    assert workflow.reproduce()[0] == ["03a", "11"]
+    shutil.rmtree(root / ".snakemake")
+    assert sorted(workflow.reproduce()[0]) == ["03a", "11"]
 
+    # A lost file is made again. What read it runs again only when it came out differently.
+    (runs / "a" / "05_baselines.csv").unlink()
+    assert workflow.reproduce()[0] == ["05a"]
+    (runs / "a" / "05_baselines.csv").write_text("edited")
+    (root / "seconds").write_text("2")
+    assert workflow.reproduce()[0] == ["05a", "06", "11"]
 
-def test_the_longest_chain_starts_first(project, monkeypatch):
-    rules = {name: replace(rule, seconds=10) for name, rule in notebook_runs.RULES.items()}
-    rules["07_appendix_proofs"] = replace(rules["07_appendix_proofs"], seconds=15)
-    monkeypatch.setattr(notebook_runs, "RULES", rules)
-    priority = notebook_runs.priorities(studies.load_profile("quick"))
-    order = sorted(priority, key=priority.get, reverse=True)
-    # 02, 05, 06 and 11 wait for each other; of equal chains the study named first; 07 and 11 before 06 and 11.
-    expected = [(name, study) for name in ("02_original_model", "05_baselines") for study in ("a", "b")]
-    assert order[:5] == [*expected, ("07_appendix_proofs", None)]
-    assert order[-1] == ("11_results", None) and len(set(priority.values())) == len(order)
+    # Killed between the end of a job and its marker: what is finished is not run again.
+    (runs / "a" / "02_original_model.done").unlink()
+    assert workflow.reproduce()[0] == []
 
 
 def test_a_typo_stops_the_workflow_before_any_work(workflow):
-    text = (workflow.root / "profiles" / "quick.yaml").read_text()
+    text = (workflow.root / "workflow" / "profiles" / "quick.yaml").read_text()
     try:
         change_profile(workflow.root, defaults={"learning_rte": 0.1})
         ran, done = workflow.reproduce()
     finally:
-        (workflow.root / "profiles" / "quick.yaml").write_text(text)
+        (workflow.root / "workflow" / "profiles" / "quick.yaml").write_text(text)
     assert ran == [] and done.returncode == 2
     assert "did you mean 'learning_rate'" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_two_runs_at_once_are_refused(project, capsys):
-    with cli._only_one_at_a_time():
-        assert cli.main(["reproduce", "--profile", "quick"]) == 1
-    assert f"another run is at work here (process {os.getpid()})" in capsys.readouterr().err
+def test_the_snakefile_has_a_rule_for_each_notebook():
+    text = (paths.ROOT / "workflow" / "Snakefile").read_text(encoding="utf-8")
+    outputs = {line.split('"')[1] for line in text.splitlines() if line.strip().startswith("output:")}
+    folders = {
+        "profile": "runs/{profile}",
+        "studies": "runs/{profile}/{study}",
+        "step_studies": "runs/{profile}/{study}",
+    }
+    assert outputs == {f"{folders[rule.runs_for]}/{name}.done" for name, rule in notebooks.RULES.items()}
+    assert text.count('needs("') == len(notebooks.RULES)
+
+
+def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, capsys):
+    with run.lock():
+        assert run.main(["reproduce"]) == 1
+    assert f"another run is at work here (process {os.getpid()}" in capsys.readouterr().err
+    # What the driver does: alone, then shared with its jobs, which outlive it.
+    with run.lock() as file:
+        run._take(file, run.fcntl.LOCK_SH)
+        with run.lock(is_shared=True):
+            orphan = subprocess.Popen(
+                [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[file.fileno()]
+            )
+    try:
+        assert run.main(["reproduce"]) == 1
+    finally:
+        orphan.communicate(b"\n")
+    with run.lock():
+        pass
+
+
+def test_names_that_nothing_answers_to_are_refused_before_any_work(project, capsys):
+    change_profile(project, studies={"a": {"dataset": "orrl"}})
+    assert run.main(["reproduce"]) == 2
+    assert "unknown dataset 'orrl'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_of_cores_is_refused(project, cores, capsys):
+    assert run.main(["reproduce", f"--cores={cores}"]) == 2
+    assert f"--cores {cores}: expected a number of at least 1, or all" in capsys.readouterr().err

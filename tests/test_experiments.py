@@ -1,21 +1,30 @@
-"""One experiment from the command line, hyperparameters and their search, ordered classes: small and in seconds."""
+"""One experiment from the command line, comparisons, tuned hyperparameters, ordered classes: small and in seconds."""
 
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mlu_utils import cli, data, experiments, models, notebook_runs, paths, references, shadows, studies, tuning
+from mlu_utils import data, experiments, paths
+from mlu_utils.checkpoints import load_checkpoint
 from mlu_utils.data import synthages
-from mlu_utils.references import Recipe, Study
+from mlu_utils.results.scores import write_scores
+from mlu_utils.studies import Recipe, Study
 from mlu_utils.training import predict_logits
 from mlu_utils.unlearning import METHODS
 
+sys.path.insert(0, str(paths.ROOT))
+import run_experiment  # noqa: E402
+
 DIGITS = ["--dataset", "digits", "--label", "3", "--profile", "smoke", "--epochs", "1", "--reuse"]
+SEARCHED_KINDS = sorted(file.stem for file in experiments.TUNING_FOLDER.glob("*.csv"))
+SEARCHED_METHODS = sorted(set(METHODS) - {"Retrain", "HeadReset"})
 SCORES = {"retained_accuracy", "forget_recall", "forget_auc", "forget_balanced_accuracy", "probe_auc"}
 
 
@@ -27,9 +36,15 @@ def runs(tmp_path_factory):
         yield
 
 
+def digits(profile, **change):
+    """A study that trains in a second."""
+    values = {"dataset": "digits", "architecture": "small_cnn", "request": "class:3", "seed": 3}
+    return Study(profile, "s", **(values | {"recipe": Recipe(num_epochs=1, is_augmented=False)} | change))
+
+
 def experiment(*arguments, target=None):
     more = ["--json", str(target)] if target else []
-    status = cli.main(["experiment", *arguments, *more])
+    status = run_experiment.main([*arguments, *more])
     return (status, json.loads(target.read_text())) if target and target.exists() else (status, None)
 
 
@@ -55,7 +70,7 @@ def test_an_experiment_writes_what_it_promises(method, tmp_path, capsys):
 def test_an_experiment_hands_over_the_unlearned_model(tmp_path):
     file = tmp_path / "unlearned.safetensors"
     _, result = experiment("--method", "WP", *DIGITS, "--save", str(file), target=tmp_path / "result.json")
-    model, facts = models.load_checkpoint(file, architecture="small_cnn")
+    model, facts = load_checkpoint(file, architecture="small_cnn")
     assert facts["request"] == "class:3" and facts["outputs"] == [str(digit) for digit in range(10)]
     table = data.load("digits")
     rows = table.rows("test")
@@ -90,6 +105,7 @@ def test_all_methods_make_one_table(tmp_path, capsys):
         (["--method", "WP", "--dataset", "digits", "--label", "11", "--profile", "smoke"], "unknown class '11'"),
         (["--method", "WP", "--dataset", "digitz", "--label", "3"], "did you mean 'digits'?"),
         (["--method", "WP", *DIGITS, "--json", "/nowhere/at/all.json"], "does not exist; create it"),
+        (["--method", "WP", *DIGITS, "--json", "."], "--json .: this is a folder; name a file"),
         (["--method", "WP", *DIGITS, "--save", "/nowhere/at/all.safetensors"], "does not exist; create it"),
         (["--method", "all", *DIGITS, "--save", "one.safetensors"], "--method all makes several models; name one"),
         (["--method", "WP", *DIGITS, "--model", "resnet"], "unknown model 'resnet'"),
@@ -100,23 +116,75 @@ def test_all_methods_make_one_table(tmp_path, capsys):
     ],
 )
 def test_bad_input_is_refused_before_any_training(arguments, message, capsys, monkeypatch):
-    monkeypatch.setattr(references, "fit", lambda *_, **__: pytest.fail("training began"))
+    monkeypatch.setattr(experiments, "fit", lambda *_, **__: pytest.fail("training began"))
     arguments = [a for a in arguments if a != "--reuse"]
-    assert cli.main(["experiment", *arguments]) == 2
+    assert run_experiment.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_stand_in_is_announced_and_a_folder_of_that_name_wins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(run_experiment.STAND_INS, "CelebA", "digits")
+    asked = ["--method", "HeadReset", "--dataset", "CelebA", "--label", "3", "--profile", "smoke", "--epochs", "1"]
+    status, result = experiment(*asked, "--reuse", target=tmp_path / "r.json")
+    assert status == 0 and (result["dataset"], result["stands_in_for"]) == ("digits", "CelebA")
+    assert "note: CelebA is not here; digits stands in for it" in capsys.readouterr().err
+    (tmp_path / "CelebA").mkdir()
+    assert run_experiment.main(asked) == 2
+    error = capsys.readouterr().err
+    assert "labels.csv" in error and "stands in" not in error
+
+
+def test_help_answers_without_torch():
+    code = "import sys, run_experiment\ntry: run_experiment.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print('torch' in sys.modules, 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.stdout.splitlines()[-1] == "False False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device\n"),
+        (RuntimeError("the loss became nan"), 1, "error: the loss became nan\n"),
+        (FileNotFoundError("x.csv is missing"), 2, "error: x.csv is missing\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; trained models are kept, --reuse takes them\n"),
+    ],
+)
+def test_a_failure_is_one_line(error, status, message, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(experiments, "reference_model", fail)
+    assert run_experiment.main(["--method", "WP", *DIGITS]) == status
+    assert capsys.readouterr().err == message
+
+
+def test_what_is_done_is_kept_when_a_later_method_fails(tmp_path, monkeypatch, capsys):
+    run_method = experiments.run_method
+
+    def fail_at_cf_k(study, model, method, *arguments, **options):
+        if method == "CF-k":
+            raise RuntimeError("the loss became nan")
+        return run_method(study, model, method, *arguments, **options)
+
+    monkeypatch.setattr(experiments, "run_method", fail_at_cf_k)
+    status, results = experiment("--method", "all", *DIGITS, target=tmp_path / "all.json")
+    assert status == 1 and [r["method"] for r in results] == ["Retrain", "HeadReset", "FT"]
+    assert capsys.readouterr().out.splitlines()[-1].startswith("FT")
 
 
 @pytest.mark.parametrize(("num_epochs", "measured"), [(1, [1]), (5, [5]), (7, [5, 7])])
 def test_validation_accuracy_of_each_fifth_epoch_and_of_the_last(num_epochs, measured):
     recipe = Recipe(num_epochs=num_epochs, is_augmented=False)
-    study = Study("gaps", "s", "digits", "small_cnn", "class:3", 3, recipe)
-    trained = references.reference_model(study, "original")
+    study = digits("gaps", recipe=recipe)
+    trained = experiments.reference_model(study, "original")
     known = trained.history.dropna()
     assert len(trained.history) == num_epochs and known.epoch.tolist() == measured
     rows = study.table.rows("validation")
     right = predict_logits(trained.model, study.table, rows).argmax(1) == study.table.labels[rows, 0]
     assert known.validation_accuracy.iloc[-1] == pytest.approx(float(right.float().mean()))
-    again = references.reference_model(study, "original")  # gaps survive the checkpoint
+    again = experiments.reference_model(study, "original")  # gaps survive the checkpoint
     assert again.is_from_disk
     pd.testing.assert_frame_equal(again.history, trained.history)
 
@@ -124,8 +192,8 @@ def test_validation_accuracy_of_each_fifth_epoch_and_of_the_last(num_epochs, mea
 def test_the_original_does_not_depend_on_the_request():
     histories = []
     for request in ("class:3", "class:5"):
-        study = Study("shared", "s", "digits", "small_cnn", request, 3, Recipe(num_epochs=1, is_augmented=False))
-        histories.append(references.reference_model(study, "original", is_reused=False).history)
+        study = digits("shared", request=request)
+        histories.append(experiments.reference_model(study, "original", is_reused=False).history)
     columns = ["retain_loss", "validation_accuracy"]
     pd.testing.assert_frame_equal(histories[0][columns], histories[1][columns])
 
@@ -134,10 +202,10 @@ def test_the_original_does_not_depend_on_the_request():
 
 
 def test_an_unlearned_model_is_made_once(monkeypatch):
-    study = Study("kept", "s", "digits", "small_cnn", "class:3", 3, Recipe(num_epochs=1, is_augmented=False))
+    study = digits("kept")
     how = ("WP", "targeted", {"forget_share": 0.01}, 7)
     made = experiments.unlearned_model(study, *how)
-    original = references.reference_model(study, "original").model
+    original = experiments.reference_model(study, "original").model
     direct = experiments.run_method(study, original, *how, is_timed=False)
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "run_method", lambda *_, **__: pytest.fail("made again"))
@@ -159,95 +227,127 @@ def test_an_unlearned_model_is_made_once(monkeypatch):
     assert (again.unlearning_time_s, again.reading) == (made.unlearning_time_s, "targeted")
 
 
-# Hyperparameters
+def test_a_checkpoint_that_is_not_what_its_name_says_is_made_again():
+    study, other = digits("damaged"), digits("damaged", seed=4)
+    originals = [experiments.reference_model(each, "original") for each in (study, other)]
+    files = sorted((paths.RUNS / "damaged" / "models").glob("original-*"))
+    assert len(files) == 2
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, reversed(contents), strict=True):  # each takes the other's name
+        file.write_bytes(content)
+    with pytest.warns(UserWarning, match="has facts .* It is made again now"):
+        again = experiments.reference_model(study, "original")
+    assert not again.is_from_disk and torch.equal(again.model.fc.weight, originals[0].model.fc.weight)
+    for file in files:
+        file.write_bytes(contents[0][:1000])
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = experiments.reference_model(other, "original")
+    assert torch.equal(again.model.fc.weight, originals[1].model.fc.weight)
 
 
-def test_every_method_has_the_same_number_of_trials():
-    assert set(tuning.SPACES) == set(METHODS) - {"Retrain", "HeadReset"}
-    for kind in tuning.KINDS:
-        trials = tuning.read_trials(kind)
-        assert trials.groupby("method").size().to_dict() == dict.fromkeys(tuning.SPACES, 12)
-        assert (trials[trials.trial == 0].hyperparameters == "{}").all()
-
-
-def test_no_reported_request_was_searched():
-    import yaml
-
-    for file in paths.PROFILES.glob("*.yaml"):
-        for study in yaml.safe_load(file.read_text())["studies"].values():
-            for wanted in tuning.VALIDATION_REQUESTS.values():
-                assert (study["dataset"], study["request"]) != (wanted.dataset, wanted.request)
-                assert study.get("seed", 42) != wanted.seed
-
-
-@pytest.mark.parametrize("profile", ["quick", "paper"])
-def test_no_reported_person_was_searched(profile, monkeypatch):
-    monkeypatch.setattr(shadows, "fit_stacked", lambda *_, **__: None)
-    reported = notebook_runs.resolve_parameters("06_privacy_analysis", studies.load_profile(profile), None)
-    targets = shadows.train_shadows(
-        data.load("orl", size=reported["face_size"]),
-        "small_cnn",
-        kind="people",
-        num_units=reported["num_people"],
-        images_per_person=reported["photos_per_person"],
-        num_shadows=4,
-        recipe=tuning.PEOPLE_RECIPE,
-        seed=reported["seed"],
-    ).units.tolist()
-    assert len(targets) == reported["num_people"] and not set(targets) & set(tuning.VALIDATION_PEOPLE.candidates)
-    assert tuning.VALIDATION_PEOPLE.seed not in range(reported["seed"], reported["seed"] + reported["num_shadows"])
+# Methods side by side
 
 
 @pytest.fixture(scope="module")
-def few_shadows():
-    return dataclasses.replace(tuning.VALIDATION_PEOPLE, num_shadows=4, seed=3).train()
+def compared():
+    """A study with a plan of each kind, its reference models, and what the comparison found."""
+    plan = {"methods": ("HeadReset", "WP", "FT"), "one_seed_methods": ("FT",), "kept_methods": ("WP",)}
+    study = digits("compared", **plan, unlearning_seeds=(7, 8), retrain_seeds=(9,), max_epochs=1)
+    models = [experiments.reference_model(study, name) for name in ("original", "retrained")]
+    return study, *models, experiments.compare(study, *models)
 
 
-def test_people_are_forgotten_when_nobody_can_tell_them_from_strangers(few_shadows):
-    """Training anew without them is not part of the search, but it must be what the search strives for."""
-    assert set(few_shadows.units.tolist()) <= set(tuning.VALIDATION_PEOPLE.candidates)
-    before = tuning.people_objective(few_shadows, list(few_shadows.models))
-    anew = shadows.unlearn_shadows(few_shadows, "Retrain", tuning.PEOPLE_RECIPE.fit_options())
-    after = tuning.people_objective(few_shadows, anew)
-    assert before["forgetting"] < 0.4 and after["forgetting"] > 0.85
-    assert after["retained_accuracy"] > before["retained_accuracy"] - 0.05
+def test_the_plan_says_who_runs_how_often(compared):
+    *_, found = compared
+    runs = found.scores[["method", "reading", "unlearning_seed"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    assert runs == [
+        ("HeadReset", "-", 7),
+        ("WP", "printed", 7),
+        ("WP", "targeted", 7),
+        ("WP", "targeted", 8),
+        ("WP", "random", 7),
+        ("FT", "-", 7),
+        ("Retrain", "-", 9),
+    ]
+    assert list(found.outputs) == ["Original", "Retrain", "HeadReset", "WP", "FT"]
+    assert list(found.settings) == ["HeadReset", "WP", "FT"] and found.settings["FT"]["num_epochs"] == 1
 
 
-@pytest.mark.parametrize(("what_they_say", "forgetting"), [("the same", 1), ("members are certain", 0)])
-def test_forgetting_of_people_by_hand(few_shadows, what_they_say, forgetting, monkeypatch):
-    """Losses that do not depend on what a network has met favour nobody, however hard somebody is to call."""
-    hardness = torch.rand(few_shadows.table.num_images, generator=torch.Generator().manual_seed(0))
-    number = {id(network): s for s, network in enumerate(few_shadows.models)}
-    seen = []
-
-    def predict(network, table, rows, **_):
-        seen.append(table.split[rows])
-        margin = hardness[rows]
-        if what_they_say != "the same":
-            who = torch.searchsorted(few_shadows.units, table.identity[rows]).clamp_max(len(few_shadows.units) - 1)
-            margin = margin + 5 * torch.from_numpy(few_shadows.is_member[number[id(network)]])[who]
-        sign = torch.where(table.labels[rows] > 0, 1.0, -1.0)
-        return sign * margin[:, None]
-
-    monkeypatch.setattr(tuning, "predict_logits", predict)
-    found = tuning.people_objective(few_shadows, list(few_shadows.models))
-    assert found["forgetting"] == pytest.approx(forgetting)
-    assert len(seen) == 8 and not any((split == 2).any() for split in seen), "the search looked at the test split"
+def test_a_comparison_scores_what_running_a_method_gives(compared, tmp_path):
+    study, original, retrained, found = compared
+    options = found.settings["WP"]
+    made = experiments.run_method(study, original.model, "WP", "targeted", options, 7, is_timed=False)
+    scored = experiments.score_rows(study, made.model, method="WP", reading="targeted", unlearning_seed=7)
+    ours = found.scores.query("method == 'WP' and reading == 'targeted' and unlearning_seed == 7")
+    times = ours.metric.isin(["seconds", "speedup"])
+    pd.testing.assert_frame_equal(ours[~times].reset_index(drop=True), scored.reset_index(drop=True))
+    seconds, speedup = ours[times].value
+    assert speedup == pytest.approx(retrained.training_time_s / seconds)
+    test = study.table.rows("test")
+    assert (found.outputs["WP"] == experiments.probabilities(study, made.model, test)).all()
+    write_scores(tmp_path / "scores.csv", found.scores)
 
 
-@pytest.mark.parametrize("kind", tuning.KINDS)
-@pytest.mark.parametrize("method", tuning.SPACES)
-def test_chosen_is_the_quickest_of_the_best_trials_and_inside_the_space(method, kind):
-    trials = tuning.read_trials(kind).query("method == @method")
-    values = tuning.chosen(method, kind)
+def test_models_of_the_plan_stay_on_disk(compared, monkeypatch):
+    study, *_, found = compared
+    monkeypatch.setattr(experiments, "run_method", lambda *_, **__: pytest.fail("made again"))
+    kept = experiments.unlearned_model(study, "WP", "targeted", found.settings["WP"], 7)
+    output = experiments.probabilities(study, kept.model, study.table.rows("test"))
+    assert (output == found.outputs["WP"]).all()
+    with pytest.raises(pytest.fail.Exception):
+        experiments.unlearned_model(study, "FT", "-", found.settings["FT"], 7)
+
+
+def test_a_plan_without_methods_holds_all_that_take_the_request():
+    for request, without in (("class:3", {"Retrain"}), ("images:1,2", {"Retrain", "HeadReset"})):
+        settings = experiments.plan_settings(digits("o", request=request))
+        assert list(settings) == [name for name in METHODS if name not in without]
+    with pytest.raises(ValueError, match="unknown method 'SCRUBB'.*did you mean 'SCRUB'"):
+        experiments.plan_settings(digits("o", methods=("SCRUBB",)))
+
+
+def test_reference_scores_are_those_on_disk(compared):
+    study, original, retrained, _ = compared
+    now = experiments.reference_scores(study, original, retrained)
+    assert now.method.unique().tolist() == ["Original", "Retrain"]
+    assert now[now.metric == "speedup"].value.tolist() == [1.0]
+    write_scores(study.folder / "scores_02.csv", now.assign(value=now.value.clip(0, 0.5)))
+    again = experiments.reference_scores(study, original, retrained)
+    assert again.value.max() == 0.5
+    fresh = experiments.reference_scores(study, original, retrained, is_reused=False)
+    pd.testing.assert_frame_equal(fresh, now)
+    (study.folder / "scores_02.csv").unlink()
+
+
+def test_readings_side_by_side(compared):
+    study, original, retrained, found = compared
+    how = (study, original, retrained, "WP", found.settings["WP"], 7)
+    made, scores = experiments.compare_readings(*how, has_control=True)
+    assert list(made) == ["printed", "targeted", "random"]
+    keys = scores[["method", "reading", "unlearning_seed"]].drop_duplicates().apply(tuple, axis=1).tolist()
+    assert keys == [("WP", reading, -1) for reading in made] + [("HeadReset", "-", -1)]
+    assert set(experiments.compare_readings(*how)[1].method) == {"WP"}
+    table = experiments.headlines(study, scores, Original=original.model)
+    assert table.index.tolist() == ["Original", "WP (as printed)", "WP (targeted)", "WP (random control)", "HeadReset"]
+    assert set(table.columns) == SCORES | {"seconds", "speedup"}
+    assert math.isnan(table.seconds["Original"]) and (table.speedup[1:] > 0).all()
+    part = scores[scores.reading == "targeted"]
+    assert table.retained_accuracy["WP (targeted)"] == experiments.headline(study, part)["retained_accuracy"]
+
+
+# Hyperparameters
+
+
+@pytest.mark.parametrize("kind", SEARCHED_KINDS)
+@pytest.mark.parametrize("method", SEARCHED_METHODS)
+def test_chosen_is_the_quickest_of_the_best_trials(method, kind):
+    trials = experiments.read_trials(kind).query("method == @method")
+    values = experiments.tuned(method, kind)
     own = trials[trials.hyperparameters == json.dumps(values)].iloc[0]
     best = trials.loc[trials.objective.idxmax()]
     assert own.objective >= best.objective - 0.02 and own.seconds <= best.seconds
     assert own.retained_accuracy >= best.retained_accuracy - 0.04 and own.forgetting >= best.forgetting - 0.04
     assert set(values) <= set(METHODS[method].hyperparameters)
-    for name, space in tuning.SPACES[method].items():
-        if name in values and isinstance(space, list):
-            assert values[name] in space
 
 
 def test_of_equally_quick_trials_the_best_is_chosen(tmp_path, monkeypatch):
@@ -259,26 +359,18 @@ def test_of_equally_quick_trials_the_best_is_chosen(tmp_path, monkeypatch):
         ]
     ).assign(retained_accuracy=0.9)
     trials.to_csv(tmp_path / "label.csv", index=False)
-    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
-    tuning.read_trials.cache_clear()
-    assert tuning.chosen("FT", "label") == {"num_epochs": 2}
-    tuning.read_trials.cache_clear()
-
-
-@pytest.mark.parametrize(("notebook", "method"), [("03_weight_filtering", "WF"), ("04_weight_pruning", "WP")])
-def test_the_notebooks_explain_the_method_with_the_values_that_the_tables_use(notebook, method):
-    parameters = notebook_runs.read_parameters(paths.NOTEBOOKS / f"{notebook}.ipynb")
-    used = METHODS[method].hyperparameters | tuning.chosen(method, "label")
-    shared = set(parameters) & set(used) - {"precision"}
-    assert {name: parameters[name].default for name in shared} == {name: used[name] for name in shared}
+    monkeypatch.setattr(experiments, "TUNING_FOLDER", tmp_path)
+    experiments.read_trials.cache_clear()
+    assert experiments.tuned("FT", "label") == {"num_epochs": 2}
+    experiments.read_trials.cache_clear()
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2, 1000])
-@pytest.mark.parametrize("kind", tuning.KINDS)
+@pytest.mark.parametrize("kind", SEARCHED_KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cut_of_passes_lowers_numbers_of_passes_only(method, kind, max_epochs):
-    defaults, tuned = METHODS[method].hyperparameters, tuning.chosen(method, kind)
-    cut = tuning.chosen(method, kind, max_epochs)
+    defaults, tuned = METHODS[method].hyperparameters, experiments.tuned(method, kind)
+    cut = experiments.tuned(method, kind, max_epochs)
     used, was = defaults | cut, defaults | tuned
     counts = {name for name in defaults if name.endswith("epochs") and name != "decay_epochs"} | {"msteps"}
     assert set(cut) == set(tuned) | counts & set(defaults)
@@ -288,73 +380,17 @@ def test_a_cut_of_passes_lowers_numbers_of_passes_only(method, kind, max_epochs)
 
 def test_no_passes_at_all_are_refused():
     with pytest.raises(ValueError, match="max_epochs must be at least 1, or None .*, got 0"):
-        tuning.chosen("FT", "label", 0)
-
-
-def test_configurations_repeat_and_start_with_the_default():
-    first, again = (list(tuning.configurations("SalUn", 12)) for _ in range(2))
-    assert first == again and first[0] == {} and len(first) == 12
-    other = list(tuning.configurations("SalUn", 12, seed=1))
-    assert other[1:] != first[1:]
-    rates = [point["learning_rate"] for point in first[1:]]
-    assert all(1e-3 <= rate <= 1e-1 for rate in rates) and len(set(rates)) > 8
-    with pytest.raises(ValueError, match="HeadReset has nothing to search: choose one of FT, "):
-        next(tuning.configurations("HeadReset", 2))
+        experiments.tuned("FT", "label", 0)
 
 
 def test_an_unsearched_kind_takes_the_nearest_and_an_unknown_one_is_refused(tmp_path, monkeypatch):
-    assert tuning.chosen("SCRUB", "partial") == tuning.chosen("SCRUB", "label")
-    assert tuning.chosen("HeadReset", "label") == {}
-    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
-    tuning.read_trials.cache_clear()
-    with pytest.raises(FileNotFoundError, match="label.csv is missing: run mlu tune --kind label"):
-        tuning.chosen("SCRUB", "label")
-    with pytest.raises(
-        ValueError, match="no validation request for kind 'labels': choose one of label, class, images, people"
-    ):
-        tuning.search("labels")
-    tuning.read_trials.cache_clear()
-
-
-def test_a_search_keeps_other_methods_and_survives_divergence(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
-    wanted = tuning.ValidationRequest("digits", "small_cnn", "class:8", seed=7, num_epochs=1)
-    monkeypatch.setitem(tuning.VALIDATION_REQUESTS, "class", wanted)
-    space = {"learning_rate": [1e30], "num_epochs": [1], "batchnorm": ["eval"], "is_bounded": [False]}
-    monkeypatch.setitem(tuning.SPACES, "NegGrad", space)
-    monkeypatch.setitem(tuning.SPACES, "SSD", {"alpha": [1.0, 2.0]})
-    tuning.search("class", ("SSD",), num_trials=2)
-    file = tuning.search("class", ("NegGrad",), num_trials=2)
-    trials = pd.read_csv(file)
-    assert trials.groupby("method").size().to_dict() == {"NegGrad": 2, "SSD": 2}
-    assert trials.query("method == 'NegGrad' and trial == 1").objective.item() == 0
-    assert (trials.objective.between(0, 1)).all()
-    tuning.read_trials.cache_clear()
-    assert tuning.chosen("NegGrad", "class") == {}
-    tuning.read_trials.cache_clear()
-
-
-def test_the_objective_by_hand():
-    study = Study("o", "s", "digits", "small_cnn", "class:8", 7, Recipe(num_epochs=1, is_augmented=False))
-    table, rows = study.table, study.table.rows("validation")
-
-    class Always(torch.nn.Module):
-        """Predicts one class whatever it sees."""
-
-        def __init__(self, winner):
-            super().__init__()
-            self.fc, self.winner = torch.nn.Linear(1, 10), winner
-
-        def forward(self, x):
-            return self.fc(torch.zeros(len(x), 1)) * 0 + torch.eye(10)[self.winner]
-
-    labels = table.labels[rows, 0]
-    others = float((labels[labels != 8] == 2).float().mean())
-    values = tuning.objective(study, Always(2))
-    assert values["forgetting"] == 1 and values["retained_accuracy"] == pytest.approx(others)
-    assert tuning.objective(study, Always(8)) == {"objective": 0, "retained_accuracy": 0, "forgetting": 0}
-    assert tuning._says_nothing(np.array([1.0, 0, math.nan]), np.array([1.0, 0, 5])) == 0
-    assert tuning._says_nothing(np.array([1.0, 0, 1, 0]), np.array([1.0, 1, 0, 0])) == 1
+    assert experiments.tuned("SCRUB", "partial") == experiments.tuned("SCRUB", "label")
+    assert experiments.tuned("HeadReset", "label") == {}
+    monkeypatch.setattr(experiments, "TUNING_FOLDER", tmp_path)
+    experiments.read_trials.cache_clear()
+    with pytest.raises(FileNotFoundError, match="label.csv is missing: run python workflow/tune.py --kind label"):
+        experiments.tuned("SCRUB", "label")
+    experiments.read_trials.cache_clear()
 
 
 # The secondary verification
@@ -390,7 +426,7 @@ def planted():
         split=torch.tensor(split, dtype=torch.int8),
         source="planted",
     )
-    study = Study("o", "s", "planted", "none", "label:gone", 7)
+    study = Study("o", "s", dataset="planted", architecture="none", request="label:gone", seed=7)
     study.__dict__["table"] = table  # a cached property, so that nothing is loaded
     return study
 
@@ -424,7 +460,7 @@ def test_verification_refuses_used_shadow_data_and_requests_without_a_label(plan
     model = Reads((1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="400 shadow rows were used for learning or unlearning"):
         experiments.verify(planted, model, model, used_splits=("train", "validation"), seed=0)
-    study = Study("o", "s", "digits", "small_cnn", "class:8", 7)
+    study = digits("o", request="class:8", seed=7)
     with pytest.raises(ValueError, match="verification reads a forgotten label, class:8 has none"):
         experiments.verify(study, model, model, seed=0)
 
@@ -458,7 +494,8 @@ def test_age_changes_faces_smoothly():
 
 
 def test_reassigned_accuracy_counts_the_neighbour_as_right(ages):
-    study = Study("o", "s", "synthages", "small_cnn", "class:31-45", 7, dataset_options={"num_images": 200, "size": 32})
+    faces = {"dataset": "synthages", "num_images": 200, "image_size": 32}
+    study = Study("o", "s", **faces, architecture="small_cnn", request="class:31-45", seed=7)
     rows = torch.arange(ages.num_images)
     goals = torch.where(ages.labels[:, 0] == 3, 2, ages.labels[:, 0])
     logits = torch.nn.functional.one_hot(goals, 5).float()

@@ -4,48 +4,45 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_classes, tiny_model, tiny_table
+from conftest import flat, tiny_classes, tiny_model, tiny_task
 from torch import nn
 
 from mlu_utils.data.batches import normalise
-from mlu_utils.requests import ForgetRequest, entry_losses, forget_loss, retain_loss
-from mlu_utils.unlearning import importance
+from mlu_utils.requests import entry_losses, forget_loss, retain_loss
+from mlu_utils.unlearning import curvature, importance
+from mlu_utils.unlearning.task import Task
 
 REQUESTS = ("label:label1", "people:1,2", "partial:label0@0,3", "images:0,1,4")
+LOSS = {"forget": forget_loss, "retain": retain_loss}
 
 
-def brute_force_hessian_diagonal(model, table, rows, mask, loss):
+def train_task(text="label:label1", **options) -> tuple[Task, torch.Tensor]:
+    """A task and the rows that its gradients are taken on."""
+    task = tiny_task(text, **options)
+    return task, task.table.rows("train")
+
+
+def brute_force_hessian_diagonal(task, rows, loss):
     """Differentiate the loss twice with torch.func, weight by weight."""
-    images, labels = normalise(table.images[rows]).double(), table.labels[rows]
-    parameters = {k: v.detach().double() for k, v in model.named_parameters()}
-    buffers = {k: v.double() for k, v in model.named_buffers()}
+    images, labels = normalise(task.table.images[rows]).double(), task.table.labels[rows]
+    parameters = {k: v.detach().double() for k, v in task.model.named_parameters()}
+    buffers = {k: v.double() for k, v in task.model.named_buffers()}
 
-    def value(flat):
-        weights = importance.unflatten(flat, parameters)
-        logits = torch.func.functional_call(model, (weights, buffers), images)
-        return {"forget": forget_loss, "retain": retain_loss}[loss](logits, labels, mask[rows])
+    def value(weights):
+        by_name = importance.unflatten(weights, parameters)
+        logits = torch.func.functional_call(task.model, (by_name, buffers), images)
+        return LOSS[loss](logits, labels, task.mask[rows])
 
-    flat = importance.flatten(parameters)
-    return torch.func.hessian(value)(flat).diagonal()
-
-
-@pytest.mark.parametrize("loss", ["forget", "retain"])
-@pytest.mark.parametrize("request_text", REQUESTS)
-def test_exact_diagonal_is_the_full_hessians_diagonal(request_text, loss):
-    table, model = tiny_table(), tiny_model()
-    mask, rows = ForgetRequest.parse(request_text).mask(table), table.rows("train")
-    ours = importance.diagonal_hessian(model, table, rows, mask, loss=loss, batch_size=5)
-    truth = brute_force_hessian_diagonal(model, table, rows, mask, loss)
-    torch.testing.assert_close(importance.flatten(ours).double(), truth, rtol=2e-4, atol=1e-7)
+    return torch.func.hessian(value)(flat(parameters.values())).diagonal()
 
 
 @pytest.mark.parametrize("loss", ["forget", "retain"])
-def test_exact_diagonal_of_cross_entropy(loss):
-    table, model = tiny_classes(), tiny_model(4)
-    mask, rows = ForgetRequest.parse("class:2").mask(table), table.rows("train")
-    ours = importance.diagonal_hessian(model, table, rows, mask, loss=loss, batch_size=5)
-    truth = brute_force_hessian_diagonal(model, table, rows, mask, loss)
-    torch.testing.assert_close(importance.flatten(ours).double(), truth, rtol=2e-4, atol=1e-7)
+@pytest.mark.parametrize("text", [*REQUESTS, "class:2"])
+def test_exact_diagonal_is_the_full_hessians_diagonal(text, loss):
+    task, rows = train_task(text, table=tiny_classes() if text.startswith("class") else None)
+    ours = curvature.diagonal_hessian(task, rows, loss=loss, batch_size=5)
+    truth = brute_force_hessian_diagonal(task, rows, loss)
+    torch.testing.assert_close(ours.double(), truth, rtol=2e-4, atol=1e-7)
 
 
 def test_both_ways_to_square_agree():
@@ -54,26 +51,20 @@ def test_both_ways_to_square_agree():
     scale = torch.randn(5, dtype=torch.float64)
     truth = (torch.einsum("nop,nip->noi", g, x) * scale[:, None, None]).square().sum(0)
     for positions in (6, 0):
-        original, importance._MOST_PAIRED_POSITIONS = importance._MOST_PAIRED_POSITIONS, positions
+        original, curvature._MOST_PAIRED_POSITIONS = curvature._MOST_PAIRED_POSITIONS, positions
         try:
-            ours = importance._sums_of_squared_products(g, x, [torch.ones_like(scale), scale])
+            ours = curvature._sums_of_squared_products(g, x, [torch.ones_like(scale), scale])
             torch.testing.assert_close(ours[1], truth)
             assert len(ours) == 2 and not torch.allclose(ours[0], truth)
         finally:
-            importance._MOST_PAIRED_POSITIONS = original
+            curvature._MOST_PAIRED_POSITIONS = original
 
 
 def test_sampled_diagonal_is_unbiased():
-    table, model = tiny_table(), tiny_model()
-    mask, rows = ForgetRequest.parse("label:label1").mask(table), table.rows("train")
-    exact = importance.flatten(importance.diagonal_hessian(model, table, rows, mask, loss="retain"))
+    task, rows = train_task()
+    exact = curvature.diagonal_hessian(task, rows, loss="retain")
     draws = torch.stack(
-        [
-            importance.flatten(
-                importance.diagonal_hessian(model, table, rows, mask, loss="retain", method="sampled", seed=s)
-            )
-            for s in range(300)
-        ]
+        [curvature.diagonal_hessian(train_task(seed=s)[0], rows, loss="retain", method="sampled") for s in range(300)]
     )
     standard_error = draws.std(0) / len(draws) ** 0.5
     assert ((draws.mean(0) - exact).abs() <= 5 * standard_error + 1e-7).all()
@@ -81,57 +72,58 @@ def test_sampled_diagonal_is_unbiased():
 
 
 def test_squared_minibatch_is_what_it_says_and_differs_from_the_hessian():
-    table, model = tiny_table(), tiny_model()
-    mask, rows = ForgetRequest.parse("label:label1").mask(table), table.rows("train")
+    task, rows = train_task()
     options = {"loss": "forget", "batch_size": 4}
-    ours = importance.diagonal_hessian(model, table, rows, mask, method="squared_minibatch", **options)
-    total = torch.zeros(sum(p.numel() for p in model.parameters()))
+    ours = curvature.diagonal_hessian(task, rows, method="squared_minibatch", **options)
+    total = torch.zeros(sum(p.numel() for p in task.model.parameters()))
     for batch in rows.split(4):
-        value = forget_loss(model(normalise(table.images[batch])), table.labels[batch], mask[batch])
-        gradients = torch.autograd.grad(value, list(model.parameters()))
-        total += torch.cat([g.reshape(-1) for g in gradients]) ** 2 * len(batch) / len(rows)
-    torch.testing.assert_close(importance.flatten(ours), total)
-    exact = importance.diagonal_hessian(model, table, rows, mask, **options)
+        value = forget_loss(task.model(normalise(task.table.images[batch])), task.table.labels[batch], task.mask[batch])
+        g = flat(torch.autograd.grad(value, list(task.model.parameters())))
+        total += g.square() * len(batch) / len(rows)
+    torch.testing.assert_close(ours, total)
+    exact = curvature.diagonal_hessian(task, rows, **options)
     assert importance.rank_correlation(ours, exact) < 0.999
     assert importance.rank_correlation(exact, exact) == pytest.approx(1)
 
 
-def test_sensitivity_is_the_absolute_gradient():
-    table, model = tiny_table(), tiny_model()
-    mask, rows = ForgetRequest.parse("people:1,2").mask(table), table.rows("train")
-    ours = importance.sensitivity(model, table, rows, mask, loss="retain", batch_size=len(rows))
-    statistics = importance.gradient_statistics(model, table, rows, mask, loss="retain", batch_size=5)
-    value = retain_loss(model(normalise(table.images[rows])), table.labels[rows], mask[rows])
-    truth = torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, list(model.parameters()))])
-    torch.testing.assert_close(importance.flatten(ours), truth.abs(), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(statistics.mean, truth, rtol=1e-4, atol=1e-7)
+@pytest.mark.parametrize("loss", ["forget", "retain", "all"])
+@pytest.mark.parametrize("text", REQUESTS)
+def test_sensitivity_of_one_batch_is_the_gradient(text, loss):
+    task, rows = train_task(text)
+    ours = importance.gradient_statistics(task, rows, loss=loss, batch_size=len(rows))
+    small = importance.gradient_statistics(task, rows, loss=loss, batch_size=5)
+    losses, known = entry_losses(task.model(normalise(task.table.images[rows])), task.table.labels[rows])
+    mask = task.mask[rows]
+    value = losses[known & {"forget": mask, "retain": ~mask, "all": mask | ~mask}[loss]].mean()
+    truth = flat(torch.autograd.grad(value, list(task.model.parameters())))
+    torch.testing.assert_close(ours.mean_absolute, truth.abs(), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(small.mean, truth, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", ["forget", "retain"])
-@pytest.mark.parametrize("request_text", REQUESTS)
-def test_image_statistics_are_the_gradients_of_single_images(request_text, loss):
-    table, model = tiny_table(), tiny_model()
-    mask, rows = ForgetRequest.parse(request_text).mask(table), table.rows("train")
-    ours = importance.image_statistics(model, table, rows, mask, loss=loss, batch_size=5)
-    chosen = mask if loss == "forget" else ~mask
+@pytest.mark.parametrize("text", REQUESTS)
+def test_image_statistics_are_the_gradients_of_single_images(text, loss):
+    task, rows = train_task(text)
+    ours = curvature.image_statistics(task, rows, loss=loss, batch_size=5)
+    chosen = task.mask if loss == "forget" else ~task.mask
     gradients = []
     for row in rows.tolist():
-        losses, _ = entry_losses(model(normalise(table.images[[row]])), table.labels[[row]])
-        gradients.append(torch.autograd.grad((losses * chosen[[row]]).sum(), list(model.parameters())))
-    flat = torch.stack([torch.cat([g.reshape(-1) for g in image]) for image in gradients])
-    flat *= len(rows) / int(chosen[rows].sum())  # the loss is the mean over images of these
-    torch.testing.assert_close(ours.mean, flat.mean(0), rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(ours.mean_square, flat.square().mean(0), rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(ours.sensitivity, flat.square().mean(0).sqrt(), rtol=1e-3, atol=1e-5)
+        losses, _ = entry_losses(task.model(normalise(task.table.images[[row]])), task.table.labels[[row]])
+        gradients.append(flat(torch.autograd.grad((losses * chosen[[row]]).sum(), list(task.model.parameters()))))
+    # The loss is the mean over images of these.
+    of_images = torch.stack(gradients) * len(rows) / int(chosen[rows].sum())
+    torch.testing.assert_close(ours.mean, of_images.mean(0), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(ours.mean_square, of_images.square().mean(0), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(ours.sensitivity, of_images.square().mean(0).sqrt(), rtol=1e-3, atol=1e-5)
 
 
 def test_images_cancel_in_the_mean_gradient_only():
-    table, model = tiny_table(), tiny_model()
-    mask, rows = ForgetRequest.parse("label:label1").mask(table), table.rows("train")
-    per_image = importance.sensitivity(model, table, rows, mask, loss="forget", batch_size=1)
-    mean = importance.sensitivity(model, table, rows, mask, loss="forget", batch_size=len(rows))
-    assert (importance.flatten(per_image) >= importance.flatten(mean) - 1e-7).all()
-    assert importance.flatten(per_image).sum() > 1.2 * importance.flatten(mean).sum()
+    task, rows = train_task()
+    per_image, mean = (
+        importance.gradient_statistics(task, rows, loss="forget", batch_size=b).mean_absolute for b in (1, len(rows))
+    )
+    assert (per_image >= mean - 1e-7).all()
+    assert per_image.sum() > 1.2 * mean.sum()
 
 
 class _WithGelu(nn.Module):
@@ -145,52 +137,50 @@ class _WithGelu(nn.Module):
 
 
 def test_a_smooth_activation_is_refused():
-    table = tiny_table()
-    mask = ForgetRequest.parse("label:label1").mask(table)
+    task, rows = train_task(model=_WithGelu())
     with pytest.raises(ValueError, match="Gelu.*not piecewise linear.*squared_minibatch"):
-        importance.diagonal_hessian(_WithGelu(), table, table.rows("train"), mask, loss="forget")
+        curvature.diagonal_hessian(task, rows, loss="forget")
+    assert not curvature.is_exact_for(task.model, task.table)
+    assert curvature.is_exact_for(tiny_model(), task.table)
 
 
 def test_batchnorm_in_train_mode_is_refused():
-    table, model = tiny_table(), tiny_model().train()
-    mask = ForgetRequest.parse("label:label1").mask(table)
+    task, rows = train_task()
     with pytest.raises(ValueError, match="'bn' is BatchNorm in train mode.*eval"):
-        importance.diagonal_hessian(model, table, table.rows("train"), mask, loss="forget")
+        curvature.image_statistics(task, rows, loss="forget", model=tiny_model().train())
 
 
-def test_the_identity_does_fail_for_gelu():
+def test_the_identity_does_fail_for_gelu(monkeypatch):
     """The refusal is not pedantry: with GELU the Gauss-Newton diagonal is another number."""
-    table, model = tiny_table(), _WithGelu().eval()
-    mask, rows = ForgetRequest.parse("label:label1").mask(table), table.rows("train")
-    truth = brute_force_hessian_diagonal(model, table, rows, mask, "forget")
-    allowed, importance._require_piecewise_linear = importance._require_piecewise_linear, lambda _: None
-    try:
-        ours = importance.diagonal_hessian(model, table, rows, mask, loss="forget")
-    finally:
-        importance._require_piecewise_linear = allowed
-    difference = (importance.flatten(ours).double() - truth).abs().max()
-    assert difference > 0.01 * truth.abs().max()
+    task, rows = train_task(model=_WithGelu())
+    truth = brute_force_hessian_diagonal(task, rows, "forget")
+    monkeypatch.setattr(curvature, "_require_piecewise_linear", lambda _: None)
+    ours = curvature.diagonal_hessian(task, rows, loss="forget")
+    assert (ours.double() - truth).abs().max() > 0.01 * truth.abs().max()
 
 
 def test_unknown_choices_are_named():
-    table, model = tiny_table(), tiny_model()
-    mask, rows = ForgetRequest.parse("label:label1").mask(table), table.rows("train")
+    task, rows = train_task()
     with pytest.raises(ValueError, match="unknown Hessian method 'fisher': choose one of exact"):
-        importance.diagonal_hessian(model, table, rows, mask, loss="forget", method="fisher")
-    with pytest.raises(ValueError, match="unknown loss 'keep': choose forget or retain"):
-        importance.sensitivity(model, table, rows, mask, loss="keep")
+        curvature.diagonal_hessian(task, rows, loss="forget", method="fisher")
+    with pytest.raises(ValueError, match="unknown loss 'keep': choose one of forget, retain, all"):
+        importance.gradient_statistics(task, rows, loss="keep")
+    people, rows = train_task("people:1,2")
+    others = rows[~people.mask[rows].any(1)]
     with pytest.raises(ValueError, match="no entry of the forget loss"):
-        importance.sensitivity(model, table, rows, torch.zeros_like(mask), loss="forget")
+        importance.gradient_statistics(people, others, loss="forget")
+    with pytest.raises(ValueError, match="no entry of the forget loss"):
+        curvature.image_statistics(people, others, loss="forget")
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_as_it_was(training):
-    table, model = tiny_table(), tiny_model().train(training)
-    mask, rows = ForgetRequest.parse("label:label1").mask(table), table.rows("train")
+    model = tiny_model().train(training)
+    task, rows = train_task(model=model)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    importance.sensitivity(model, table, rows, mask, loss="forget")
+    importance.gradient_statistics(task, rows, loss="forget", model=model)
     if not training:
-        importance.diagonal_hessian(model, table, rows, mask, loss="forget")
+        curvature.diagonal_hessian(task, rows, loss="forget")
     assert model.training is training
     assert all(p.requires_grad for p in model.parameters())
     assert not model.conv1._forward_hooks

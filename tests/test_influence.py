@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import tiny_classes, tiny_model, tiny_table
+from conftest import flat, same_bits, tiny_classes, tiny_model, tiny_table, tiny_task
 
 from mlu_utils.data.batches import normalise
 from mlu_utils.models import head
-from mlu_utils.requests import ForgetRequest, entry_losses, forget_loss
+from mlu_utils.requests import entry_losses, forget_loss
 from mlu_utils.training import predict
 from mlu_utils.unlearning import importance, influence
 from mlu_utils.unlearning.influence import image_influence, most_influential
@@ -30,13 +30,8 @@ EVERY_SOLVER = pytest.mark.parametrize("solver", ["last_layer", "conjugate_gradi
 
 
 def case(make_table, text, *, seed: int = 0):
-    table = make_table()
-    return (
-        tiny_model(table.num_outputs, seed=seed),
-        table,
-        table.rows("train"),
-        ForgetRequest.parse(text).mask(table),
-    )
+    task = tiny_task(text, table=make_table(), seed=seed)
+    return task, task.table.rows("train")
 
 
 def noise_of(table, rows, seed: int) -> torch.Tensor:
@@ -53,27 +48,28 @@ def features_in_float64(model, images: torch.Tensor) -> torch.Tensor:
     return found[0]
 
 
-def head_by_brute_force(model, table, rows, mask, *, damping: float, noise_std: float, seed: int) -> torch.Tensor:
+def head_by_brute_force(task, rows, *, damping: float, noise_std: float) -> torch.Tensor:
     """Differentiate the forget loss twice in all weights of the head, invert, multiply."""
-    images, labels, chosen = normalise(table.images[rows]), table.labels[rows], mask[rows]
+    model, table = task.model, task.table
+    images, labels, chosen = normalise(table.images[rows]), table.labels[rows], task.mask[rows]
     phi = features_in_float64(model, images)
-    noisy_phi = features_in_float64(model, images + noise_std * noise_of(table, rows, seed))
+    noisy_phi = features_in_float64(model, images + noise_std * noise_of(table, rows, task.seed))
     like = {"weight": model.fc.weight.detach().double(), "bias": model.fc.bias.detach().double()}
-    flat = importance.flatten(like)
+    start = flat(like.values())
 
     def logits(weights, features):
         w = importance.unflatten(weights, like)
         return features @ w["weight"].T + w["bias"]
 
-    hessian = torch.func.hessian(lambda w: forget_loss(logits(w, phi), labels, chosen))(flat)
-    inverse = torch.linalg.inv(hessian + damping * torch.eye(len(flat), dtype=torch.float64))
+    hessian = torch.func.hessian(lambda w: forget_loss(logits(w, phi), labels, chosen))(start)
+    inverse = torch.linalg.inv(hessian + damping * torch.eye(len(start), dtype=torch.float64))
 
     def gradient(features, n):
         def summed(w):
             losses, known = entry_losses(logits(w, features[n : n + 1]), labels[n : n + 1])
             return (losses * (known & chosen[n : n + 1])).sum()
 
-        return torch.func.grad(summed)(flat)
+        return torch.func.grad(summed)(start)
 
     return -torch.stack([gradient(noisy_phi, n) @ inverse @ gradient(phi, n) for n in range(len(rows))])
 
@@ -81,28 +77,28 @@ def head_by_brute_force(model, table, rows, mask, *, damping: float, noise_std: 
 @EVERY_CASE
 @pytest.mark.parametrize("damping", [1e-3, 0.5])
 def test_last_layer_is_the_full_hessian_of_the_head(make_table, text, damping):
-    model, table, rows, mask = case(make_table, text)
-    options = {"damping": damping, "noise_std": 0.3, "seed": 4}
-    ours = image_influence(model, table, rows, mask, solver="last_layer", **options)
-    truth = head_by_brute_force(model, table, rows, mask, **options)
+    task, rows = case(make_table, text, seed=4)
+    options = {"damping": damping, "noise_std": 0.3}
+    ours = image_influence(task, rows, solver="last_layer", **options)
+    truth = head_by_brute_force(task, rows, **options)
     assert ours.dtype == torch.float64 and ours.shape == (len(rows),)
     # The noisy logits are rounded to float32 by the trunk's own head.
     torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-6 * float(truth.abs().max()))
-    untouched = ~mask[rows].any(1)
+    untouched = ~task.mask[rows].any(1)
     assert (ours[untouched] == 0).all() and (ours[~untouched] != 0).all()
 
 
 @EVERY_SOLVER
 def test_unknown_labels_are_left_out(solver):
-    model, table, rows, mask = case(tiny_table, "label:label1")
-    labels = table.labels.clone()
+    table = tiny_table()
+    rows, labels = table.rows("train"), table.labels.clone()
     labels[rows[:4], 1] = torch.nan
-    holes = replace(table, labels=labels)
-    options = {"damping": 1e-2, "noise_std": 0.3, "seed": 0}
-    ours = image_influence(model, holes, rows, mask, solver=solver, **options)
+    task, rows = case(lambda: replace(table, labels=labels), "label:label1")
+    options = {"damping": 1e-2, "noise_std": 0.3}
+    ours = image_influence(task, rows, solver=solver, **options)
     assert (ours[:4] == 0).all() and (ours[4:] != 0).all() and ours.isfinite().all()
     if solver == "last_layer":
-        truth = head_by_brute_force(model, holes, rows, mask, **options)
+        truth = head_by_brute_force(task, rows, **options)
         torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-6 * float(truth.abs().max()))
 
 
@@ -110,7 +106,7 @@ def gauss_newton_by_brute_force(model, images, noisy, labels, chosen, damping: f
     """Build every Jacobian, every loss Hessian in the logits, and the dense damped Gauss-Newton matrix."""
     parameters = {k: v.detach().double() for k, v in model.named_parameters()}
     buffers = {k: v.double() for k, v in model.named_buffers()}
-    flat = importance.flatten(parameters)
+    start = flat(parameters.values())
 
     def logits(weights, x):
         return torch.func.functional_call(model, (importance.unflatten(weights, parameters), buffers), x[None])[0]
@@ -119,15 +115,15 @@ def gauss_newton_by_brute_force(model, images, noisy, labels, chosen, damping: f
         losses, _ = entry_losses(z[None], labels[n : n + 1])
         return (losses * chosen[n : n + 1]).sum()
 
-    size, total = len(flat), torch.zeros(len(flat), len(flat), dtype=torch.float64)
+    size, total = len(start), torch.zeros(len(start), len(start), dtype=torch.float64)
     gradients, noisy_gradients = [], []
     for n in range(len(images)):
-        jacobian = torch.func.jacrev(logits)(flat, images[n])  # (C, weights)
-        z = logits(flat, images[n])
+        jacobian = torch.func.jacrev(logits)(start, images[n])  # (C, weights)
+        z = logits(start, images[n])
         total += jacobian.T @ torch.func.hessian(loss)(z, n) @ jacobian
         gradients.append(torch.func.grad(loss)(z, n) @ jacobian)
-        noisy_z = logits(flat, noisy[n])
-        noisy_gradients.append(torch.func.grad(loss)(noisy_z, n) @ torch.func.jacrev(logits)(flat, noisy[n]))
+        noisy_z = logits(start, noisy[n])
+        noisy_gradients.append(torch.func.grad(loss)(noisy_z, n) @ torch.func.jacrev(logits)(start, noisy[n]))
     damped = total / int(chosen.sum()) + damping * torch.eye(size, dtype=torch.float64)
     solved = torch.linalg.solve(damped, torch.stack(gradients).T).T
     return -(torch.stack(noisy_gradients) * solved).sum(1)
@@ -135,56 +131,61 @@ def gauss_newton_by_brute_force(model, images, noisy, labels, chosen, damping: f
 
 @EVERY_CASE
 def test_conjugate_gradient_is_the_dense_inverse(make_table, text):
-    model, table, rows, mask = case(make_table, text)
-    options = {"damping": 0.05, "noise_std": 0.3, "seed": 4}
-    images, labels, chosen = normalise(table.images[rows]).double(), table.labels[rows], mask[rows]
-    noisy = images + 0.3 * noise_of(table, rows, 4).double()
-    truth = gauss_newton_by_brute_force(model, images, noisy, labels, chosen, 0.05)
+    task, rows = case(make_table, text, seed=4)
+    images, labels, chosen = normalise(task.table.images[rows]).double(), task.table.labels[rows], task.mask[rows]
+    noisy = images + 0.3 * noise_of(task.table, rows, 4).double()
+    truth = gauss_newton_by_brute_force(task.model, images, noisy, labels, chosen, 0.05)
     scale = float(truth.abs().max())
 
-    ours = image_influence(model, table, rows, mask, solver="conjugate_gradient", max_iterations=200, **options)
+    options = {"damping": 0.05, "noise_std": 0.3, "max_iterations": 200}
+    ours = image_influence(task, rows, solver="conjugate_gradient", **options)
     torch.testing.assert_close(ours, truth, rtol=1e-2, atol=1e-3 * scale)
     # What is left is float32: the same solver in float64 agrees a thousand times better.
-    exact = influence._conjugate_gradient(copy.deepcopy(model).double(), images, noisy, labels, chosen, 0.05, 200)
+    model = copy.deepcopy(task.model).double()
+    exact = influence._conjugate_gradient(model, images, noisy, labels, chosen, 0.05, 200)
     torch.testing.assert_close(exact, truth, rtol=1e-5, atol=1e-6 * scale)
 
 
 def test_the_solvers_see_different_weights():
-    model, table, rows, mask = case(tiny_table, "label:label1")
-    last, every = (image_influence(model, table, rows, mask, solver=s, seed=0) for s in influence.SOLVERS)
+    task, rows = case(tiny_table, "label:label1")
+    last, every = (image_influence(task, rows, solver=s) for s in influence.SOLVERS)
     assert not torch.allclose(last, every, rtol=0.1)
 
 
 @EVERY_SOLVER
 def test_without_noise_the_influence_is_negative(solver):
     """I = - g^T (H + damping)^-1 g with a positive matrix."""
-    model, table, rows, mask = case(tiny_table, "label:label1")
-    assert (image_influence(model, table, rows, mask, solver=solver, noise_std=0.0, seed=0) < 0).all()
+    task, rows = case(tiny_table, "label:label1")
+    assert (image_influence(task, rows, solver=solver, noise_std=0.0) < 0).all()
 
 
 @EVERY_SOLVER
 def test_repeatable_and_the_model_is_left_as_it_was(solver):
-    model, table, rows, mask = case(tiny_table, "label:label1")
-    before = copy.deepcopy(model.state_dict())
-    first, again, other = (image_influence(model, table, rows, mask, solver=solver, seed=s) for s in (0, 0, 1))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    model = tiny_model()
+    task, again, other = (tiny_task(model=model, seed=s) for s in (0, 0, 1))
+    rows = task.table.rows("train")
+    first, same, different = (image_influence(t, rows, solver=solver) for t in (task, again, other))
+    assert torch.equal(first, same) and not torch.equal(first, different)
     assert not model.training and not head(model)._forward_pre_hooks
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert same_bits(model, tiny_model())
 
 
 def test_refusals():
-    model, table, rows, mask = case(tiny_table, "people:1,2")
+    task, rows = case(tiny_table, "people:1,2")
     with pytest.raises(ValueError, match="unknown solver 'lissa': choose one of last_layer, conjugate_gradient"):
-        image_influence(model, table, rows, mask, solver="lissa", seed=0)
+        image_influence(task, rows, solver="lissa")
     for damping in (0, -1):
         with pytest.raises(ValueError, match=rf"damping must be positive \(H may be singular\), got {damping}"):
-            image_influence(model, table, rows, mask, damping=damping, seed=0)
-    with pytest.raises(ValueError, match="BatchNorm is in train mode: .* call model.eval()"):
-        image_influence(tiny_model().train(), table, rows, mask, seed=0)
-    nobody = rows[~mask[rows].any(1)]
+            image_influence(task, rows, damping=damping)
+    nobody = rows[~task.mask[rows].any(1)]
     with pytest.raises(ValueError, match=f"nothing to forget among the {len(nobody)} rows"):
-        image_influence(model, table, nobody, mask, seed=0)
+        image_influence(task, nobody)
+    in_train_mode = tiny_task("people:1,2", model=tiny_model().train())  # a task looks at its model in eval mode
+    assert torch.equal(image_influence(in_train_mode, rows), image_influence(task, rows))
+    task.model.train()
+    with pytest.raises(ValueError, match="BatchNorm is in train mode: .* call model.eval()"):
+        image_influence(task, rows)
 
 
 def test_most_influential():

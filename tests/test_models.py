@@ -7,25 +7,14 @@ import pickle
 
 import pytest
 import torch
-from conftest import tiny_model
-from safetensors.torch import save_file
+from conftest import same_bits, tiny_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mlu_utils import models
-from mlu_utils.models import (
-    MODELS,
-    build_model,
-    copy_of,
-    head,
-    load_checkpoint,
-    read_metadata,
-    save_checkpoint,
-)
-
-
-def same_bits(a: nn.Module, b: nn.Module) -> bool:
-    ours, theirs = a.state_dict(), b.state_dict()
-    return list(ours) == list(theirs) and all(torch.equal(ours[k], theirs[k]) for k in ours)
+from mlu_utils import files
+from mlu_utils.checkpoints import checkpoint_key, load_checkpoint, read_metadata, save_checkpoint
+from mlu_utils.models import MODELS, build_model, copy_of, fresh_model, head
 
 
 @pytest.fixture
@@ -65,12 +54,32 @@ def test_unknown_architecture():
 
 
 def test_a_network_without_head_is_refused():
-    with pytest.raises(ValueError, match="Sequential has no Linear layer named fc: name the last layer so"):
-        head(nn.Sequential(nn.Linear(2, 2)))
+    network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="Sequential has no Linear layer named fc: pass head='2'"):
+        head(network)
+    network.head_name = "0"
+    assert head(network) is network[0]
     model = tiny_model()
     model.fc = nn.Identity()
-    with pytest.raises(ValueError, match="TinyNet has no Linear layer named fc"):
+    with pytest.raises(ValueError, match="TinyNet has no Linear layer named fc: a network needs one to have labels"):
         head(model)
+
+
+def test_a_fresh_model_has_new_weights_under_the_seed():
+    model = build_model("small_cnn", 3, seed=1)
+    assert same_bits(fresh_model(model, seed=2), build_model("small_cnn", 3, seed=2))
+
+
+def test_a_fresh_model_of_a_network_that_we_did_not_build():
+    model = tiny_model().eval()
+    del model.architecture
+    fresh, state = fresh_model(model, seed=2), torch.get_rng_state()
+    again = fresh_model(model, seed=2)
+    assert same_bits(fresh, again) and torch.equal(state, torch.get_rng_state())
+    assert not same_bits(fresh, fresh_model(model, seed=3)) and same_bits(model, tiny_model())
+    for name, p in fresh.named_parameters():
+        assert name.startswith("bn") or not torch.equal(p, model.get_parameter(name))
+    assert fresh.bn.running_mean.eq(0).all() and fresh.bn.weight.eq(1).all()
 
 
 def test_a_copy_shares_nothing():
@@ -101,36 +110,64 @@ def test_channels_last_weights_come_back(trained, tmp_path):
     assert same_bits(load_checkpoint(tmp_path / "m.safetensors")[0], trained)
 
 
-@pytest.mark.parametrize("has_older", [False, True])
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
-def test_a_half_written_file_never_stays(trained, tmp_path, monkeypatch, error, has_older):
+def test_a_half_written_file_never_stays(trained, tmp_path, monkeypatch, error):
     file = tmp_path / "m.safetensors"
-    if has_older:
-        save_checkpoint(file, trained, {"version": 1})
+    save_checkpoint(file, trained, {"version": 1})
 
-    def write_half(state, name, metadata):
-        save_file(state, name, metadata)
-        os.truncate(name, os.path.getsize(name) // 2)
+    def fail(descriptor):
         raise error
 
-    monkeypatch.setattr(models, "save_file", write_half)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(type(error)):
         save_checkpoint(file, trained, {"version": 2})
-    assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"] * has_older
-    if has_older:
-        assert load_checkpoint(file)[1]["version"] == 1
+    assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"] and load_checkpoint(file)[1]["version"] == 1
 
 
-def test_the_file_appears_only_when_complete(trained, tmp_path, monkeypatch):
-    seen = []
+def test_a_key_names_facts_whatever_their_order():
+    assert checkpoint_key({"a": 1, "b": None}) == checkpoint_key({"b": None, "a": 1}) != checkpoint_key({"a": 1})
+    assert len(checkpoint_key({})) == 12
 
-    def replace(source, target):
-        seen.append((os.path.exists(target), read_metadata(source)["version"]))
-        os.rename(source, target)
 
-    monkeypatch.setattr(models.os, "replace", replace)
-    save_checkpoint(tmp_path / "m.safetensors", trained, {"version": 3})
-    assert seen == [(False, 3)] and load_checkpoint(tmp_path / "m.safetensors")[1]["version"] == 3
+def changed(file, change):
+    """Write the file again with other weights under its old header."""
+    with safe_open(file, "pt") as stream:
+        header = stream.metadata()
+    save_file(change(load_file(file)), file, header)
+
+
+def one_bit(state):
+    weights = state["fc.weight"].view(torch.int32)
+    weights[0, 0] = weights[0, 0] ^ 1
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (one_bit, "is damaged .its weights are not those written.: delete it and train again"),
+        (
+            lambda state: {n: v.half() if n == "fc.weight" else v for n, v in state.items()},
+            "fc.weight is torch.float16",
+        ),
+        (lambda state: state | {"fc.bias": torch.full((3,), torch.nan)}, "fc.bias holds numbers that are not finite"),
+    ],
+)
+def test_weights_that_were_not_written_are_refused(trained, tmp_path, change, message):
+    file = tmp_path / "m.safetensors"
+    save_checkpoint(file, trained, {})
+    load_checkpoint(file)
+    changed(file, change)
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(file)
+
+
+def test_a_checkpoint_of_other_facts_is_refused(trained, tmp_path):
+    file = tmp_path / "m.safetensors"
+    save_checkpoint(file, trained, {"facts": {"seed": 1}})
+    assert load_checkpoint(file, facts={"seed": 1})[1]["facts"] == {"seed": 1}
+    with pytest.raises(ValueError, match=r"has facts {'seed': 1}, expected {'seed': 2}"):
+        load_checkpoint(file, facts={"seed": 2})
 
 
 def test_missing_checkpoint(tmp_path):

@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import tiny_classes, tiny_model, tiny_table
 
-from mlu_utils.models import build_model, head
-from mlu_utils.attacks.relearning import relearn
-from mlu_utils.requests import ForgetRequest, forget_loss
+from mlu_utils.attacks.relearning import relearn, relearning_curves
 from mlu_utils.devices import BF16, FP32
+from mlu_utils.models import build_model, head
+from mlu_utils.requests import ForgetRequest, forget_loss
 from mlu_utils.scoring.learning_curves import anamnesis_index, relearning_table, steps_to_reach
 from mlu_utils.scoring.utility import balanced_accuracy
 from mlu_utils.training import NonFiniteLossError, fit, predict, predict_logits
@@ -149,15 +149,14 @@ def test_a_silenced_head_comes_back_faster_than_a_model_that_never_saw_the_label
     fit(original, table, **recipe)
     fit(never, table, mask=LABEL.mask(table), **recipe)
     silenced, _ = unlearn("HeadReset", original, table, LABEL, seed=0)
-    curves, share = {}, {}
-    for name, model in {"HeadReset": silenced, "Retrain": never, "Original": original}.items():
-        curve = relearn(
-            model, table, LABEL, scope="head", **options(table, num_steps=60, batch_size=64, evaluate_every=3)
-        )
-        curves[name] = [r["step"] for r in curve], [r["balanced_accuracy"] for r in curve]
-        share[name] = curve[0]["balanced_accuracy"]
-    assert share["HeadReset"] == 0.5 and share["Original"] > 0.9
-    table = relearning_table(curves, target=0.95 * share["Original"]).set_index("method")
+    models = {"HeadReset": silenced, "Retrain": never, "Original": original}
+    how = options(table, num_steps=60, batch_size=64, evaluate_every=3)
+    curves = relearning_curves(models, table, LABEL, scope="head", **how)
+    alone = relearn(silenced, table, LABEL, scope="head", **how)
+    assert curves["HeadReset"] == ([r["step"] for r in alone], [r["balanced_accuracy"] for r in alone])
+    start = {name: values[0] for name, (_, values) in curves.items()}
+    assert start["HeadReset"] == 0.5 and start["Original"] > 0.9
+    table = relearning_table(curves, target=0.95 * start["Original"]).set_index("method")
     assert table.loc["Original", "steps"] == 0
     assert table.loc["HeadReset", "mean_value_gap"] > 0.05
     assert table.loc["HeadReset", "anamnesis_index"] < 0.7
@@ -177,5 +176,5 @@ def test_bad_input_is_refused(table, model):
         relearn(model, table, ForgetRequest("people", ids=(1,)), scope="head", **options(table))
     with pytest.raises(ValueError, match="num_steps 0"):
         relearn(model, table, LABEL, scope="head", **options(table, num_steps=0))
-    with pytest.raises(NonFiniteLossError, match="diverged in step"), np.errstate(all="ignore"):
+    with pytest.raises(NonFiniteLossError, match="the loss became"), np.errstate(all="ignore"):
         relearn(model, table, LABEL, scope="network", **options(table, learning_rate=1e30, evaluate_every=5))

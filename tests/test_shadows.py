@@ -11,11 +11,18 @@ from conftest import tiny_classes, tiny_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlu_utils.attacks.shadows import (
+    NULL,
+    confidences,
+    shadow_attacks,
+    shares_right,
+    train_shadows,
+    unlearn_shadows,
+)
 from mlu_utils.models import build_model
-from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence
-from mlu_utils.attacks.shadows import confidences, shares_right, train_shadows, unlearn_shadows
+from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence, null_on_shuffles
+from mlu_utils.studies import Recipe
 from mlu_utils.training import fit, predict_logits
 from mlu_utils.unlearning import unlearn
 
@@ -160,6 +167,22 @@ def test_an_attack_finds_people_that_were_learned_by_heart():
     phi = confidences(retrained, table, shadows.target_rows)
     strong, _ = attack_shadows(phi, shadows.is_member, shadows.target_units, seed=0, num_resamples=50)
     assert strong["auc_low"] < 0.5 < strong["auc_high"]
+
+
+def test_shadow_attacks_lists_both_attacks_of_every_model_and_the_null():
+    rng = np.random.default_rng(0)
+    half = rng.random((4, 10)) < 0.5
+    is_member = np.stack([half, ~half], axis=1).reshape(8, 10)
+    phi = {name: rng.normal(size=(8, 10)) + shift * is_member for name, shift in {"Original": 5, "FT": 0}.items()}
+    options = {"seed": 3, "num_resamples": 20}
+    found = shadow_attacks(phi, is_member, np.arange(10), **options)
+    assert found.model.tolist() == ["Original", "Original", "FT", "FT", NULL, NULL]
+    for model, own in phi.items():
+        expected = attack_shadows(own, is_member, np.arange(10), **options)
+        assert found[found.model == model].drop(columns="model").dropna(axis=1).to_dict("records") == expected
+    null = null_on_shuffles(phi["Original"], is_member, np.arange(10), seed=3)
+    assert found[found.model == NULL].drop(columns="model").dropna(axis=1).to_dict("records") == null
+    assert found.auc[0] > 0.95 and abs(found.auc[4] - 0.5) < 0.1
 
 
 def test_bad_targets_are_refused():

@@ -1,39 +1,40 @@
-"""Hyperparameters: searched with one budget for every method, on a request that is never reported.
+"""Search hyperparameters with one budget for every method: `python workflow/tune.py --kind label`.
 
 The search sees the original model and the validation split of the validation request (for people: and strangers, whom
 the model has never met), nothing else: not the retrained model, not the test split, not the request of any table.
-Every trial is kept in `data/tuning/<kind>.csv`; the chosen values are read from there, so that they cannot drift from
-what was measured.
+Every trial is kept in `data/tuning/<kind>.csv`; `experiments.tuned` chooses among them, so that the values in use
+cannot drift from what was measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import run
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm import tqdm
 
 from mlu_utils import data, experiments, paths
+from mlu_utils.attacks.shadows import PEOPLE_RECIPE, Shadows, shares_right, train_shadows, unlearn_shadows
 from mlu_utils.data.table import SPLITS
+from mlu_utils.files import write_atomically
 from mlu_utils.naming import choices
-from mlu_utils.references import Recipe, Study, reference_model
 from mlu_utils.requests import entry_losses
-from mlu_utils.attacks.shadows import Shadows, shares_right, train_shadows, unlearn_shadows
+from mlu_utils.studies import Recipe, Study
 from mlu_utils.training import NonFiniteLossError, predict_logits
-from mlu_utils.unlearning import METHODS, require_method
+from mlu_utils.unlearning import METHODS
 
-FOLDER = paths.DATA / "tuning"
-TOLERANCE = 0.02  # two standard errors of the difference of two objectives over 700 validation entries
 TRIAL_COLUMNS = ("method", "trial", "hyperparameters", "objective", "retained_accuracy", "forgetting", "seconds")
 
 
@@ -97,140 +98,46 @@ SPACES: dict[str, dict[str, LogUniform | list]] = {
 }
 
 
-@dataclass(frozen=True)
-class ValidationRequest:
-    """What the search forgets, and the recipe of the model it starts from."""
-
-    dataset: str
-    architecture: str
-    request: str
-    seed: int
-    num_epochs: int
-    image_size: int | None = None
-    learning_rate: float = 0.01
-
-
-# Other labels, classes, people and seeds than any table reports.
-VALIDATION_REQUESTS = {
-    "label": ValidationRequest("orl", "resnet18", "label:Bangs", seed=7, num_epochs=50, image_size=64),
-    "class": ValidationRequest("digits", "small_cnn", "class:8", seed=7, num_epochs=30, learning_rate=0.05),
-    "images": ValidationRequest(
-        "digits",
-        "small_cnn",
-        "images:" + ",".join(map(str, range(200))),
-        seed=8,
-        num_epochs=30,
-        learning_rate=0.05,
-    ),
+# What the search forgets, on models of these studies: other labels, classes, people and seeds than any table reports.
+_DIGITS = {"dataset": "digits", "architecture": "small_cnn"}
+_DIGITS["recipe"] = Recipe(num_epochs=30, learning_rate=0.05, is_augmented=False)
+VALIDATION_STUDIES = {
+    "label": Study("tuning", "label", dataset="orl", image_size=64, request="label:Bangs", seed=7),
+    "class": Study("tuning", "class", request="class:8", seed=7, **_DIGITS),
+    "images": Study("tuning", "images", request=f"images:{','.join(map(str, range(200)))}", seed=8, **_DIGITS),
 }
+# People of orl whose deletion notebook 06b does not report; each shadow network has never met half of them.
+VALIDATION_PEOPLE = {
+    "candidates": (4, 6, 7, 10, 14, 15, 16, 18, 20, 21, 25, 27, 30, 34, 35, 36, 39, 40),
+    "num_units": 16,
+    "images_per_person": 5,
+    "num_shadows": 8,
+    "seed": 107,
+    "recipe": PEOPLE_RECIPE,
+}
+FACE_SIZE = 24  # px, height
+KINDS = (*VALIDATION_STUDIES, "people")
 
 
-@dataclass(frozen=True)
-class ValidationPeople:
-    """People whom the search makes shadow networks forget; half of them each network has never met.
+def main(arguments: list[str] | None = None) -> int:
+    """Search what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", required=True, help=f"of request: {', '.join(KINDS)}")
+    parser.add_argument("--method", action="append", default=[], help="repeat for several; default: all")
+    parser.add_argument("--trials", type=int, default=12, help="configurations a method, the default one included")
+    options = parser.parse_args(arguments)
 
-    Args:
-        candidates: identities that they are drawn from.
-        num_people, photos_per_person, num_shadows, seed: see `shadows.train_shadows`.
-        image_size: height of the faces.
-    """
+    def answer() -> None:
+        file = search(options.kind, tuple(options.method), num_trials=options.trials)
+        for method in options.method or SPACES:
+            print(f"{method:10} {experiments.tuned(method, options.kind) or 'its defaults'}")
+        print(f"every trial: {file.relative_to(paths.ROOT)}")
 
-    candidates: tuple[int, ...]
-    num_people: int
-    photos_per_person: int
-    num_shadows: int
-    seed: int
-    image_size: int
-
-    def train(self) -> Shadows:
-        """Return the shadow networks, each of which has learned half of the people."""
-        return train_shadows(
-            data.load("orl", size=self.image_size),
-            "small_cnn",
-            kind="people",
-            num_units=self.num_people,
-            images_per_person=self.photos_per_person,
-            num_shadows=self.num_shadows,
-            recipe=PEOPLE_RECIPE,
-            seed=self.seed,
-            candidates=self.candidates,
-        )
-
-
-# People of orl whose deletion notebook 06 does not report.
-VALIDATION_PEOPLE = ValidationPeople(
-    candidates=(4, 6, 7, 10, 14, 15, 16, 18, 20, 21, 25, 27, 30, 34, 35, 36, 39, 40),
-    num_people=16,
-    photos_per_person=5,
-    num_shadows=8,
-    seed=107,
-    image_size=24,
-)
-# How networks learn people from small faces, in the search and in notebook 06: small batches and a falling rate, so
-# that they learn their labels.
-PEOPLE_RECIPE = Recipe(num_epochs=16, batch_size=16, learning_rate=0.2, schedule="linear", is_augmented=False)
-KINDS = (*VALIDATION_REQUESTS, "people")
-# Kinds without a search of their own take the values of the nearest.
-NEAREST_KIND = {"partial": "label"}
-PASSES = ("num_epochs", "impair_epochs", "repair_epochs", "msteps")  # hyperparameters that count passes over images
-
-
-def chosen(method: str, kind: str, max_epochs: int | None = None) -> dict:
-    """Return the hyperparameters that the search chose for this kind of request; {} for a method without any to search.
-
-    Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its
-    two parts within twice that: so small a difference is within the luck of the validation split, and a deletion has a
-    deadline. Of those within 10 % of the quickest time, which is its noise, the best.
-
-    Args:
-        method: a name in `METHODS`.
-        kind: of request.
-        max_epochs: most passes over the images, at least 1; every number of passes above it is cut, where the method's
-            own default stands as well. None: as tuned.
-
-    Raises:
-        FileNotFoundError: this kind was never searched.
-        ValueError: unknown method, or one that was not part of the search, or max_epochs below 1.
-    """
-    if max_epochs is not None and max_epochs < 1:
-        raise ValueError(f"max_epochs must be at least 1, or None for as many passes as tuned, got {max_epochs}")
-    defaults = require_method(method).hyperparameters
-    tuned = _tuned(method, kind) if method in SPACES else {}
-    if max_epochs is None:
-        return tuned
-    return tuned | {name: min((defaults | tuned)[name], max_epochs) for name in PASSES if name in defaults}
-
-
-def _tuned(method: str, kind: str) -> dict:
-    trials = read_trials(NEAREST_KIND.get(kind, kind))
-    own = trials[trials.method == method]
-    if own.empty:
-        raise ValueError(f"no trial of {method} for {kind} requests: run mlu tune --kind {kind} --method {method}")
-    best = own.loc[own.objective.idxmax()]
-    good = own[
-        (own.objective >= best.objective - TOLERANCE)
-        & (own.retained_accuracy >= best.retained_accuracy - 2 * TOLERANCE)
-        & (own.forgetting >= best.forgetting - 2 * TOLERANCE)
-    ]
-    quick = good[good.seconds <= 1.1 * good.seconds.min()]
-    return json.loads(quick.loc[quick.objective.idxmax(), "hyperparameters"])
-
-
-@cache
-def read_trials(kind: str) -> pd.DataFrame:
-    """Return all trials of one kind of request."""
-    file = FOLDER / f"{kind}.csv"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: run mlu tune --kind {kind}")
-    return pd.read_csv(file)
+    return run.exit_status(answer)
 
 
 def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[dict]:
-    """Yield the default ({}), then random points of the method's space; the same for the same seed.
-
-    Raises:
-        ValueError: a method without a space.
-    """
+    """Yield the default ({}), then random points of the method's space; the same for the same seed."""
     if method not in SPACES:
         raise ValueError(f"{method} has nothing to search: {choices(method, SPACES)}")
     generator = np.random.default_rng([seed, sorted(METHODS).index(method)])
@@ -287,6 +194,11 @@ def _silence(auc: float) -> float:
     return 1 - 2 * abs(auc - 0.5)
 
 
+def train_people(**change) -> Shadows:
+    """Return shadow networks, each of which has learned half of the validation people."""
+    return train_shadows(data.load("orl", size=FACE_SIZE), "small_cnn", kind="people", **(VALIDATION_PEOPLE | change))
+
+
 def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, float]:
     """Return how well networks have forgotten people, without a look at Retrain or the test split: all in [0, 1].
 
@@ -294,11 +206,8 @@ def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, f
     validation photos of people whom no request names. forgetting: 1 - 2 |AUC - 1/2| of the loss between the people
     that a network was made to forget and those it has never met, mean over the networks; once on the photos that were
     learned and once on validation photos of the same people, mean of both. Networks come in pairs that learned
-    complementary halves, so that nobody's being hard to call favours either side.
-
-    Args:
-        trained: the shadows before.
-        networks: the same after unlearning.
+    complementary halves, so that nobody's being hard to call favours either side. `networks` are those of `trained`
+    after unlearning.
     """
     table = trained.table
     is_validation = table.split == SPLITS.index("validation")
@@ -324,29 +233,18 @@ def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
 
 
 def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) -> Path:
-    """Try `num_trials` configurations of each method on the validation request and write every trial down.
+    """Try `num_trials` configurations of each method (all by default), write every trial down and return the file.
 
     Trials of methods that are searched again are replaced, others stay.
-
-    Args:
-        kind: one of `KINDS`.
-        methods: default: all with a space.
-        num_trials: the same for each method; the first is its default.
-
-    Returns:
-        The file of trials.
-
-    Raises:
-        ValueError: unknown kind or method.
     """
     if kind not in KINDS:
         raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, KINDS)}")
+    points = {method: list(configurations(method, num_trials)) for method in methods or SPACES}
     attempt = _people_trials() if kind == "people" else _request_trials(kind)
-    file = FOLDER / f"{kind}.csv"
-    for method in methods or tuple(SPACES):
+    file = experiments.TUNING_FOLDER / f"{kind}.csv"
+    for method, own in points.items():
         trials = []
-        points = list(configurations(method, num_trials))
-        for number, point in enumerate(tqdm(points, desc=f"{kind}: {method}", disable=None, leave=False)):
+        for number, point in enumerate(tqdm(own, desc=f"{kind}: {method}", disable=None, leave=False)):
             try:
                 values = attempt(method, point)
             except NonFiniteLossError:  # a rate too high: the worst there is
@@ -358,20 +256,8 @@ def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) ->
 
 def _request_trials(kind: str) -> Callable[[str, dict], dict]:
     """Return method, hyperparameters -> objective and seconds, on a model trained for it."""
-    wanted = VALIDATION_REQUESTS[kind]
-    study = Study(
-        profile="tuning",
-        name=kind,
-        dataset=wanted.dataset,
-        architecture=wanted.architecture,
-        request=wanted.request,
-        seed=wanted.seed,
-        recipe=Recipe(
-            num_epochs=wanted.num_epochs, learning_rate=wanted.learning_rate, is_augmented=wanted.dataset != "digits"
-        ),
-        dataset_options={} if wanted.image_size is None else {"size": wanted.image_size},
-    )
-    original = reference_model(study, "original").model
+    study = VALIDATION_STUDIES[kind]
+    original = experiments.reference_model(study, "original").model
 
     def attempt(method: str, point: dict) -> dict[str, float]:
         made = experiments.run_method(study, original, method, "targeted", point, study.seed + 1, is_timed=False)
@@ -382,7 +268,7 @@ def _request_trials(kind: str) -> Callable[[str, dict], dict]:
 
 def _people_trials() -> Callable[[str, dict], dict]:
     """Return the same for people, on shadows trained for it; seconds are those of one network."""
-    trained = VALIDATION_PEOPLE.train()
+    trained = train_people()
 
     def attempt(method: str, point: dict) -> dict[str, float]:
         start = time.perf_counter()
@@ -398,8 +284,9 @@ def _write_trials(file: Path, method: str, trials: list[Mapping]) -> None:
     if file.exists():
         others = pd.read_csv(file)
         table = pd.concat([others[others.method != method], table])
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half_written = file.with_suffix(".tmp")
-    table.to_csv(half_written, index=False, lineterminator="\n")
-    half_written.replace(file)
-    read_trials.cache_clear()
+    write_atomically({file: table.to_csv(index=False, lineterminator="\n").encode()})
+    experiments.read_trials.cache_clear()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

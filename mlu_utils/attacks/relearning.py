@@ -1,27 +1,29 @@
 """Relearning: train the forgotten label back, head only or the whole network, and note the score after each step.
 
-What a model still knows of a label shows in how few steps bring it back; `scoring.relearning` turns the curves into
-numbers. The model given is never modified.
+What a model still knows of a label shows in how few steps bring it back; `scoring.learning_curves` turns the curves
+into numbers. The model given is never modified.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, count, islice, takewhile
 
 import torch
 from torch import nn
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
+from mlu_utils.devices import FP32, Precision
 from mlu_utils.models import copy_of, head
 from mlu_utils.naming import choices
 from mlu_utils.requests import ForgetRequest, forget_loss
-from mlu_utils.devices import FP32, Precision
 from mlu_utils.scoring.utility import auc, balanced_accuracy, class_margins
-from mlu_utils.training import NonFiniteLossError, device_of, predict, predict_logits
+from mlu_utils.training import descend, device_of, predict, predict_logits
 
 SCOPES = ("head", "network")
+_Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs of the learner, labels, rows of the table
 
 
 def relearn(
@@ -47,8 +49,7 @@ def relearn(
 
     Args:
         model: unlearned, retrained or original; BatchNorm runs in eval mode, its statistics do not move.
-        table: the data.
-        request: a label or a class.
+        request: for a label or a class.
         scope: "head" trains the last layer on the features as they are; "network" trains every weight.
         fit_rows: labelled images to learn from; few, to ask how much the features still hold.
         eval_rows: images to score on; nobody's face should be in both.
@@ -83,56 +84,48 @@ def relearn(
         raise ValueError(
             f"num_steps {num_steps}, evaluate_every {evaluate_every}, batch_size {batch_size}: expected at least 1"
         )
-    mask = request.mask(table) if request.kind == "label" else torch.ones(table.labels.shape, dtype=torch.bool)
-    data = (model, table, fit_rows.cpu(), eval_rows.cpu(), batch_size, seed)
-    if scope == "head":
-        precision = FP32  # one layer: nothing to gain
-        learner, batches, predict_eval = _start_head(*data)
-    else:
-        learner, batches, predict_eval = _start_network(*data, precision)
+    precision = FP32 if scope == "head" else precision  # one layer: nothing to gain
+    learner, one_pass, predict_eval = _start(
+        scope, model, table, fit_rows.cpu(), eval_rows.cpu(), batch_size, seed, precision
+    )
     device = device_of(learner)
+    mask = request.mask(table) if request.kind == "label" else torch.ones(table.labels.shape, dtype=torch.bool)
     mask = mask.to(device)
-    optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate)
-    curve = [{"step": 0, **_scores(predict_eval(), table, request, eval_rows), "loss": float("nan")}]
-    for step, (inputs, labels, rows) in zip(range(1, num_steps + 1), batches, strict=False):
-        if stop_at is not None and curve[-1]["balanced_accuracy"] >= stop_at:
-            break
+    step, curve = 0, [{"step": 0, **_scores(predict_eval(), table, request, eval_rows), "loss": float("nan")}]
+
+    def objective(batch: _Batch) -> torch.Tensor:
+        inputs, labels, rows = batch
         with precision.autocast(device):
             logits = learner(inputs)
-        loss = forget_loss(logits, labels, mask[rows])
-        if not torch.isfinite(loss):
-            raise NonFiniteLossError(f"relearning diverged in step {step}: try a learning rate below {learning_rate}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        return forget_loss(logits, labels, mask[rows])
+
+    def evaluate(loss: torch.Tensor) -> None:
+        nonlocal step
+        step += 1
         if step % evaluate_every == 0 or step == num_steps:
-            curve.append(
-                {"step": step, **_scores(predict_eval(), table, request, eval_rows), "loss": float(loss.detach())}
-            )
+            curve.append({"step": step, **_scores(predict_eval(), table, request, eval_rows), "loss": float(loss)})
+
+    batches = islice(chain.from_iterable(one_pass() for _ in count()), num_steps)
+    if stop_at is not None:
+        batches = takewhile(lambda _: curve[-1]["balanced_accuracy"] < stop_at, batches)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate)
+    descend(learner, batches, objective, optimizer, batchnorm="eval", after_step=evaluate, is_watched=True)
     return curve
 
 
-_Start = tuple[nn.Module, Iterator[tuple[torch.Tensor, ...]], Callable[[], torch.Tensor]]
+def relearning_curves(
+    models: Mapping[str, nn.Module], table: ImageTable, request: ForgetRequest, **options: object
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Return name -> (steps, balanced accuracies) of every model under the same options of `relearn`.
+
+    This is what `scoring.learning_curves.relearning_table` and a drawing of curves take.
+    """
+    records = {name: relearn(model, table, request, **options) for name, model in models.items()}
+    return {name: ([r["step"] for r in own], [r["balanced_accuracy"] for r in own]) for name, own in records.items()}
 
 
-def _start_head(
-    model: nn.Module, table: ImageTable, fit_rows: torch.Tensor, eval_rows: torch.Tensor, batch_size: int, seed: int
-) -> _Start:
-    """Return a copy of the head, endless batches of features, and what predicts the rows to evaluate."""
-    learner, device = copy.deepcopy(head(model)), device_of(model)
-    features, eval_features = (predict(model, table, rows)[1].to(device) for rows in (fit_rows, eval_rows))
-    labels = table.labels[fit_rows].to(device)
-    generator = torch.Generator().manual_seed(seed)
-
-    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
-        while True:
-            for chunk in torch.randperm(len(fit_rows), generator=generator).split(batch_size):
-                yield features[chunk], labels[chunk], fit_rows[chunk]
-
-    return learner, batches(), lambda: learner(eval_features).detach().cpu()
-
-
-def _start_network(
+def _start(
+    scope: str,
     model: nn.Module,
     table: ImageTable,
     fit_rows: torch.Tensor,
@@ -140,23 +133,24 @@ def _start_network(
     batch_size: int,
     seed: int,
     precision: Precision,
-) -> _Start:
-    """Return a copy of the network, endless batches of images, and what predicts the rows to evaluate."""
-    learner = copy_of(model).to(memory_format=precision.memory_format)
-    source = Batches(
-        table,
-        fit_rows,
-        batch_size=batch_size,
-        device=device_of(model),
-        generator=torch.Generator().manual_seed(seed),
-        memory_format=precision.memory_format,
-    )
+) -> tuple[nn.Module, Callable[[], Iterable[_Batch]], Callable[[], torch.Tensor]]:
+    """Return a copy of what learns, what makes a pass over its inputs, and what predicts the rows to evaluate."""
+    device, generator = device_of(model), torch.Generator().manual_seed(seed)
+    if scope == "network":
+        network, layout = copy_of(model), precision.memory_format
+        network.to(memory_format=layout)
+        images = Batches(
+            table, fit_rows, batch_size=batch_size, device=device, generator=generator, memory_format=layout
+        )
+        return network, lambda: images, lambda: predict_logits(network, table, eval_rows, precision=precision)
+    layer, labels = copy.deepcopy(head(model)), table.labels[fit_rows].to(device)
+    features, eval_features = (predict(model, table, rows)[1].to(device) for rows in (fit_rows, eval_rows))
 
-    def batches() -> Iterator[tuple[torch.Tensor, ...]]:
-        while True:
-            yield from source
+    def one_pass() -> Iterator[_Batch]:
+        for chunk in torch.randperm(len(fit_rows), generator=generator).split(batch_size):
+            yield features[chunk], labels[chunk], fit_rows[chunk]
 
-    return learner, batches(), lambda: predict_logits(learner, table, eval_rows, precision=precision)
+    return layer, one_pass, lambda: layer(eval_features).detach().cpu()
 
 
 def _scores(logits: torch.Tensor, table: ImageTable, request: ForgetRequest, rows: torch.Tensor) -> dict[str, float]:

@@ -14,20 +14,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
+from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.data.table import SPLITS, ImageTable
 from mlu_utils.models import build_model
 from mlu_utils.naming import choices
-from mlu_utils.references import Recipe
 from mlu_utils.requests import ForgetRequest
-from mlu_utils.scoring.membership import class_confidence, label_confidence
+from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence, null_on_shuffles
+from mlu_utils.studies import Recipe
 from mlu_utils.training import predict_logits, right_entries
-from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.unlearning import unlearn
 
 UNITS = ("images", "people")
+NULL = "Null (membership shuffled)"  # a control that `shadow_attacks` lists among the models
+# How networks learn people from small faces, in the search of hyperparameters and in notebook 06b: small batches and a
+# falling rate, so that they learn their labels.
+PEOPLE_RECIPE = Recipe(num_epochs=16, batch_size=16, learning_rate=0.2, schedule="linear", is_augmented=False)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Shadows:
 
     Args:
         models: S networks in eval mode; 2k and 2k + 1 have learned from complementary halves of the targets.
-        table: the data.
+        table: only its train split was learned from.
         kind: "images" or "people", what a target is; also the kind of the request that forgets it.
         units: int64 (U,), rows of the table (images) or identities (people).
         is_member: bool (S, U), the shadow learned from the target.
@@ -44,7 +50,7 @@ class Shadows:
         target_rows: int64 (n,), images of the targets that half of the shadows learned from.
         target_units: int64 (n,), the target of each of them, as an index into `units`.
         other_rows, other_units: the same for images of the targets that no shadow learned from; none for images.
-        seed: shadow s was trained under seed + s.
+        seed: shadow s was initialised and trained under seed + s.
         training_time_s: of all shadows together.
     """
 
@@ -93,13 +99,10 @@ def train_shadows(
     that were learned.
 
     Args:
-        table: the data; only its train split is learned from.
-        architecture: a name in `models.MODELS`.
-        kind: "images" or "people".
+        table, kind, seed: see `Shadows`; the seed also decides on targets and halves.
+        architecture, recipe: of every shadow.
         num_units: U, even.
         num_shadows: S, even; at least 4 for an attack on each by the others.
-        recipe: how the shadows are trained.
-        seed: of targets and halves; shadow s is initialised and trained under seed + s.
         images_per_person: people only; whoever has fewer training images is no target.
         candidates: rows (images) or identities (people) that targets are drawn from; default: all.
 
@@ -146,13 +149,7 @@ def train_shadows(
 
 
 def unlearn_shadows(shadows: Shadows, method: str, values: Mapping[str, Any]) -> list[nn.Module]:
-    """Return the shadows after each was made to forget all targets that it learned from, in one request.
-
-    Args:
-        shadows: left untouched.
-        method: a name in `unlearning.METHODS`.
-        values: its hyperparameters, the same for every shadow.
-    """
+    """Return copies of the shadows after each was made to forget all targets that it learned from, in one request."""
     return [
         unlearn(method, model, shadows.table_of(s), shadows.request(s), seed=shadows.seed + s, **values)[0]
         for s, model in enumerate(shadows.models)
@@ -177,6 +174,27 @@ def shares_right(models: Iterable[nn.Module], table: ImageTable, rows: torch.Ten
         right[known] = right_entries(model, table, rows, known).float()
         shares.append((right.sum(1) / known.sum(1)).numpy())
     return np.stack(shares)
+
+
+def shadow_attacks(
+    phi: Mapping[str, ArrayLike], is_member: np.ndarray, unit: np.ndarray, *, seed: int, num_resamples: int
+) -> pd.DataFrame:
+    """Return both attacks on the shadows of every model, and what they find where there is nothing to find.
+
+    Args:
+        phi: name of a model -> `confidences` of its shadows; one of them is "Original", whose shadows make the null.
+        is_member, unit, seed, num_resamples: see `membership.attack_shadows`.
+
+    Returns:
+        Columns model, attacker and those of `membership.attack_shadows`. The model `NULL` holds
+        `membership.null_on_shuffles`.
+    """
+    rows = []
+    for model, own in phi.items():
+        found = attack_shadows(own, is_member, unit, seed=seed, num_resamples=num_resamples)
+        rows += [{"model": model, **row} for row in found]
+    null = null_on_shuffles(phi["Original"], is_member, unit, seed=seed)
+    return pd.DataFrame(rows + [{"model": NULL, **row} for row in null])
 
 
 def _draw_targets(

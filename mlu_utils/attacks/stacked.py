@@ -8,6 +8,7 @@ under the same seed: the result equals S separate trainings up to rounding.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Sequence
 
@@ -18,22 +19,24 @@ from tqdm import tqdm
 
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
-from mlu_utils.naming import choices
 from mlu_utils.requests import entry_losses
-from mlu_utils.training import SCHEDULES, NonFiniteLossError, device_of, require_at_least, rows_with_entries, sgd
+from mlu_utils.training import (
+    NonFiniteLossError,
+    descend,
+    device_of,
+    linear_rates,
+    require_at_least,
+    require_schedule,
+    rows_with_entries,
+    sgd,
+)
 
 
 def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed: int) -> torch.Tensor:
     """Return which rows each model learns from, bool (num_models, num_images): halves in complementary pairs.
 
-    Every model learns from as many rows, and every row is learned by half of the models: what LiRA needs. Of an odd
-    number of rows, each pair leaves out one at random.
-
-    Args:
-        rows: int64, the rows to deal out; the others stay False.
-        num_models: an even number.
-        num_images: N of the table.
-        seed: of the draws.
+    Every model learns from as many of the rows, int64 (n,), and every row is learned by half of the models, an even
+    number: what LiRA needs. Of an odd number of rows, each pair leaves out one at random.
 
     Raises:
         ValueError: an odd number of models, or fewer than two rows.
@@ -56,6 +59,30 @@ def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed:
     return masks
 
 
+class _Stack(nn.Module):
+    """S networks of one architecture as one module: parameters (S, ...), images (S, B, ...) -> logits (S, B, K)."""
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(models[0])
+        parameters, buffers = stack_module_state(list(models))
+        for name, value in (parameters | buffers).items():
+            layer, _, own_name = name.rpartition(".")
+            value = nn.Parameter(value.detach()) if name in parameters else value
+            setattr(self.network.get_submodule(layer), own_name, value)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        parameters, buffers = dict(self.network.named_parameters()), dict(self.network.named_buffers())
+        one = vmap(lambda p, b, x: functional_call(self.network, (p, b), (x,)), randomness="different")
+        return one(parameters, buffers, images)
+
+    def write_back(self, models: Sequence[nn.Module]) -> None:
+        """Give each network its own weights and leave it in eval mode."""
+        for s, model in enumerate(models):
+            model.load_state_dict({name: value[s] for name, value in self.network.state_dict().items()})
+            model.eval()
+
+
 def fit_stacked(
     models: Sequence[nn.Module],
     table: ImageTable,
@@ -74,32 +101,28 @@ def fit_stacked(
 ) -> list[dict]:
     """Train the models in place, each on its rows, by SGD on the retain loss; leave them in eval mode.
 
+    On a CPU, choose batches so small that a step of all models fits the cache.
+
     Args:
         models: S networks of one architecture on one device, each with its own initial weights.
-        table: the data.
         row_masks: bool (S, N), the rows that each model learns from; the same number for all (`random_halves`).
-        mask: bool (N, K), entries that the loss of every model leaves out, as in `training.fit`.
-        num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule, augmentation: see `training.fit`.
-            On a CPU a step of all models should fit the cache: 16 small networks on 130 images of 32 x 26 px each
-            took 2.0 s an epoch in batches of 64 and 1.2 s in batches of 16, where one after the other took .8 and 1.1.
         seeds: S seeds of order and augmentation.
-        description: shown by the progress bar.
+        table, mask, num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule, augmentation,
+            description: see `training.fit`.
 
     Returns:
         One record an epoch: epoch (from 1), retain_loss (list of S means over the batches), seconds.
 
     Raises:
         ValueError: numbers of models, masks and seeds that differ, masks of different sizes, other architectures.
-        NonFiniteLossError: the loss of a model was not finite; all models hold the last good weights.
+        NonFiniteLossError: the loss of a model was not finite; all models hold the weights before that epoch.
 
     Differs: float32 only, images in contiguous format; `training.fit` may use bf16 and channels_last.
     """
     require_at_least("num_epochs", num_epochs, 1)
-    if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
+    require_schedule(schedule)
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
-    rows = _rows_of_each(models, table, row_masks.cpu(), mask, seeds)
-    device = device_of(models[0])
+    rows, device = _rows_of_each(models, table, row_masks.cpu(), mask, seeds), device_of(models[0])
     batches = [
         Batches(
             table,
@@ -111,40 +134,30 @@ def fit_stacked(
         )
         for own, seed in zip(rows, seeds, strict=True)
     ]
-    for model in models:
-        model.train()
-    parameters, buffers = stack_module_state(list(models))
-    skeleton = copy.deepcopy(models[0]).to("meta")  # the code of the forward pass without weights
-    forward = vmap(lambda p, b, x: functional_call(skeleton, (p, b), (x,)), randomness="different")
-    optimizer = sgd(parameters.values(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    mask, num_steps = mask.to(device), num_epochs * len(batches[0])
-    history, step = [], 0
-    for epoch in tqdm(range(1, num_epochs + 1), desc=description, unit="epoch", disable=None, leave=False):
-        last_good = [{k: v.detach().clone() for k, v in state.items()} for state in (parameters, buffers)]
-        start, total = time.perf_counter(), torch.zeros(len(models), device=device)
-        for parts in zip(*batches, strict=True):
-            images, labels, batch_rows = (torch.stack(part) for part in zip(*parts, strict=True))  # (S, B, ...)
-            losses = _retain_losses(forward(parameters, buffers, images), labels, mask[batch_rows])
-            if schedule == "linear":
-                optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / num_steps)
-            optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()  # no model's loss depends on another's weights
-            optimizer.step()
-            total += losses.detach()
-            step += 1
-        means = (total / len(batches[0])).tolist()
-        is_good = torch.isfinite(total) & torch.stack(
-            [p.isfinite().flatten(1).all(1) for p in parameters.values()]
-        ).all(0)
-        if not is_good.all():
-            _write_back(models, *last_good)
-            bad = int((~is_good).nonzero()[0])
-            raise NonFiniteLossError(
-                f"the loss of model {bad} became {means[bad]} in epoch {epoch} with learning_rate {learning_rate}: "
-                "all models hold the last good weights; try a smaller learning rate"
-            )
-        history.append({"epoch": epoch, "retain_loss": means, "seconds": time.perf_counter() - start})
-    _write_back(models, parameters, buffers)
+    stack, mask = _Stack(models), mask.to(device)
+    optimizer = sgd(stack.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    rates = linear_rates(learning_rate, num_epochs * len(batches[0])) if schedule == "linear" else None
+    history, of_steps = [], []
+
+    def objective(parts: Sequence[tuple[torch.Tensor, ...]]) -> torch.Tensor:
+        images, labels, batch_rows = (torch.stack(part) for part in zip(*parts, strict=True))  # (S, B, ...)
+        losses = _retain_losses(stack(images), labels, mask[batch_rows])
+        of_steps.append(losses.detach())
+        return losses.sum()  # no model's loss depends on another's weights
+
+    try:
+        for epoch in tqdm(range(1, num_epochs + 1), desc=description, unit="epoch", disable=None, leave=False):
+            start = time.perf_counter()
+            of_steps.clear()
+            descend(stack, zip(*batches, strict=True), objective, optimizer, rates=rates)
+            means = (sum(of_steps) / len(of_steps)).tolist()
+            history.append({"epoch": epoch, "retain_loss": means, "seconds": time.perf_counter() - start})
+    except NonFiniteLossError as error:
+        bad = [str(s) for s, loss in enumerate(sum(of_steps).tolist()) if not math.isfinite(loss)]
+        of_models = f" of models {', '.join(bad)}" if bad else ""
+        raise NonFiniteLossError(f"epoch {epoch}{of_models}: {error}") from None
+    finally:
+        stack.write_back(models)
     return history
 
 
@@ -176,9 +189,3 @@ def _retain_losses(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tenso
     losses, known = entry_losses(logits.flatten(0, 1), labels.flatten(0, 1))
     chosen = known & ~mask.flatten(0, 1)
     return (losses * chosen).view(len(logits), -1).sum(1) / chosen.view(len(logits), -1).sum(1).clamp_min(1)
-
-
-def _write_back(models: Sequence[nn.Module], parameters: dict, buffers: dict) -> None:
-    for s, model in enumerate(models):
-        model.load_state_dict({name: value[s].detach() for name, value in (parameters | buffers).items()})
-        model.eval()

@@ -9,15 +9,11 @@ the input a; a joint distribution is (..., A, Y) and sums to 1 over both. Leadin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.spatial import cKDTree
-from scipy.special import digamma, entr, log_ndtr, ndtr, rel_entr
-from scipy.stats import beta, t
+from scipy.special import entr, log_ndtr, ndtr, rel_entr
 
 BIT = math.log(2)  # nats in a bit
 _SUM_TOLERANCE = 1e-9
@@ -31,28 +27,8 @@ def _checked(values: ArrayLike, axes: tuple[int, ...], what: str) -> np.ndarray:
     return array
 
 
-# --- Quantities ---------------------------------------------------------------------------------------------
-
-
-def entropy(distribution: ArrayLike) -> np.ndarray:
-    """Return H = -sum p ln p, in [0, ln m].
-
-    Raises:
-        ValueError: not a distribution.
-
-    Example:
-        >>> float(entropy([0.5, 0.5]) / BIT)
-        1.0
-    """
-    return entr(_checked(distribution, (-1,), "a distribution")).sum(-1)
-
-
 def binary_entropy(p: ArrayLike) -> np.ndarray:
-    """Return H(p) = -p ln p - (1 - p) ln(1 - p) for p in [0, 1]; H(p) = H(1 - p).
-
-    Raises:
-        ValueError: p outside [0, 1].
-    """
+    """Return H(p) = -p ln p - (1 - p) ln(1 - p) for p in [0, 1]; H(p) = H(1 - p)."""
     p = np.asarray(p, dtype=float)
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p must be in [0, 1], got {np.ravel(p)[:3]}: divide percent by 100")
@@ -65,7 +41,7 @@ def kl_divergence(p: ArrayLike, q: ArrayLike) -> np.ndarray:
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> np.ndarray:
-    """Return TV = 1/2 sum |p - q|, in [0, 1]."""
+    """Return TV = 1/2 sum |p - q|, in [0, 1]: the advantage 2 PLR - 1 of the best attack that tells p from q."""
     return np.abs(_checked(p, (-1,), "p") - _checked(q, (-1,), "q")).sum(-1) / 2
 
 
@@ -84,12 +60,7 @@ def joint(prior: ArrayLike, channel: ArrayLike) -> np.ndarray:
 
 
 def mutual_information(joint_distribution: ArrayLike) -> np.ndarray:
-    """Return I(A; Y) of joint distributions (..., A, Y), in [0, min(H(A), H(Y))].
-
-    Example:
-        >>> float(mutual_information([[0.5, 0], [0, 0.5]]) / BIT)
-        1.0
-    """
+    """Return I(A; Y) of joint distributions (..., A, Y), in [0, min(H(A), H(Y))]."""
     both = _checked(joint_distribution, (-2, -1), "a joint distribution")
     return rel_entr(both, both.sum(-1, keepdims=True) * both.sum(-2, keepdims=True)).sum((-2, -1))
 
@@ -99,31 +70,10 @@ def best_success(joint_distribution: ArrayLike) -> np.ndarray:
     return _checked(joint_distribution, (-2, -1), "a joint distribution").max(-2).sum(-1)
 
 
-def attack_success(joint_distribution: ArrayLike, answers: ArrayLike) -> np.ndarray:
-    """Return the success of attacks on a binary label.
-
-    Args:
-        joint_distribution: (N, 2, Y).
-        answers: (K, Y), attack k's probability to answer 1 when it sees y.
-
-    Returns:
-        (N, K), in [0, 1].
-    """
-    both, answers = np.asarray(joint_distribution, dtype=float), np.asarray(answers, dtype=float)
-    return both[:, 1] @ answers.T + both[:, 0] @ (1 - answers).T
-
-
-# --- Bounds -------------------------------------------------------------------------------------------------
-
-
 def fano_lower_bound(success: ArrayLike, prior: ArrayLike = 0.5) -> np.ndarray:
     """Return H(prior) - H(success): what an attack on a binary label has shown about I(A; Y), at least.
 
-    It holds for every attack, good or bad, above or below chance. Negative values show nothing.
-
-    Args:
-        success: share of right answers, in [0, 1].
-        prior: share of label 1, in (0, 1).
+    It holds for every attack, above or below chance. Negative values show nothing. `prior` is the share of label 1.
 
     Source: Fano (1961); Cover and Thomas (2006), Theorem 2.10.1: H(A | Y) <= H(error) for two classes.
 
@@ -135,20 +85,11 @@ def fano_lower_bound(success: ArrayLike, prior: ArrayLike = 0.5) -> np.ndarray:
 
 
 def hellman_raviv_upper_bound(best: ArrayLike, prior: ArrayLike = 0.5) -> np.ndarray:
-    """Return H(prior) - 2 (1 - best) ln 2: what I(A; Y) is at most when the best attack's success is known.
-
-    Args:
-        best: success of the best possible attack; a weaker attack's success gives no upper bound.
-        prior: share of label 1.
+    """Return H(prior) - 2 (1 - best) ln 2: the most that I(A; Y) can be when the *best* attack's success is known.
 
     Source: Hellman and Raviv (1970): error of the best attack <= H(A | Y) / 2, in bits.
     """
     return binary_entropy(prior) - 2 * (1 - np.asarray(best, dtype=float)) * BIT
-
-
-def pinsker_bound(kl: ArrayLike) -> np.ndarray:
-    """Return sqrt(KL / 2) >= TV, above 1 for KL > 2. Source: Cover and Thomas (2006), Lemma 11.6.1."""
-    return np.sqrt(np.asarray(kl, dtype=float) / 2)
 
 
 def bretagnolle_huber_bound(kl: ArrayLike) -> np.ndarray:
@@ -156,57 +97,11 @@ def bretagnolle_huber_bound(kl: ArrayLike) -> np.ndarray:
     return np.sqrt(-np.expm1(-np.asarray(kl, dtype=float)))
 
 
-def topsoe_bound(information: ArrayLike) -> np.ndarray:
-    """Return sqrt(1 - (1 - I)^(2 ln 2)), I in bits: at least the advantage 2 p - 1 of any attack on a balanced bit.
-
-    Args:
-        information: I(A; Y) in nats, in [0, ln 2].
-
-    Source: Topsoe (2001), Theorem 1.2: H(p) <= (4 p (1 - p))^(1 / ln 4) bits, put into Fano's inequality.
-    """
-    bits = np.clip(np.asarray(information, dtype=float) / BIT, 0, 1)
-    return np.sqrt(1 - (1 - bits) ** (2 * BIT))
-
-
-def gaussian_capacity(power: ArrayLike, noise: ArrayLike) -> np.ndarray:
-    """Return 1/2 ln(1 + power / noise): the most that X + N(0, noise) says about an X of variance `power`.
-
-    Source: Shannon (1948); Cover and Thomas (2006), Theorem 9.1.1.
-    """
-    return np.log1p(np.asarray(power, dtype=float) / np.asarray(noise, dtype=float)) / 2
-
-
-def additive_noise_information(points: ArrayLike, probabilities: ArrayLike, noise_std: float) -> float:
-    """Return I(W; W + N(0, noise_std^2)) of a discrete W: h(W + N) - h(N), to about 1e-10.
-
-    The trapezoidal rule converges faster than any power on a smooth density that vanishes at both ends.
-
-    Args:
-        points: (k,), values of W.
-        probabilities: (k,).
-        noise_std: > 0.
-
-    Raises:
-        ValueError: noise_std not above 0.
-    """
-    if not noise_std > 0:
-        raise ValueError(f"noise_std must be above 0, got {noise_std}: without noise the information is H(W)")
-    points, probabilities = np.asarray(points, dtype=float), _checked(probabilities, (-1,), "probabilities")
-    z = np.arange(points.min() / noise_std - 12, points.max() / noise_std + 12, 1 / 16)
-    density = np.exp(-((z[:, None] - points / noise_std) ** 2) / 2) @ probabilities / math.sqrt(2 * math.pi)
-    return float(entr(density).sum() / 16 - math.log(2 * math.pi * math.e) / 2)
-
-
 def gaussian_privacy_delta(distance: ArrayLike, noise_std: float, epsilon: ArrayLike) -> np.ndarray:
     """Return the smallest delta for which two outputs at this distance are (epsilon, delta)-close after noise.
 
-    Args:
-        distance: |M(D) - M(D')| in the Euclidean norm, the sensitivity; >= 0.
-        noise_std: of N(0, noise_std^2) on every coordinate; 0 = a deterministic mechanism.
-        epsilon: >= 0.
-
-    Returns:
-        delta in [0, 1]; without noise 0 where the outputs are equal and 1 where they differ, for every epsilon.
+    The distance is Euclidean, the noise N(0, noise_std^2) on every coordinate. Without noise delta is 0 where the
+    outputs are equal and 1 where they differ, whatever epsilon.
 
     Source: Balle and Wang (2018), Theorem 8: Phi(d/2s - eps s/d) - e^eps Phi(-d/2s - eps s/d).
     """
@@ -220,11 +115,7 @@ def gaussian_privacy_delta(distance: ArrayLike, noise_std: float, epsilon: Array
 
 
 def gaussian_privacy_noise(distance: float, epsilon: float, delta: float) -> float:
-    """Return the smallest noise_std that makes outputs at this distance (epsilon, delta)-close; 0 if they are equal.
-
-    Raises:
-        ValueError: delta outside (0, 1).
-    """
+    """Return the smallest noise_std that makes outputs at this distance (epsilon, delta)-close; 0 if they are equal."""
     if not 0 < delta < 1:
         raise ValueError(f"delta must be in (0, 1), got {delta}: at 0 no Gaussian noise is enough, at 1 none is needed")
     if distance == 0:
@@ -234,138 +125,3 @@ def gaussian_privacy_noise(distance: float, epsilon: float, delta: float) -> flo
         return float(gaussian_privacy_delta(distance, distance * math.exp(log_std), epsilon)) - delta
 
     return distance * math.exp(brentq(excess, -12, 24, xtol=1e-12))
-
-
-# --- Estimates from samples ---------------------------------------------------------------------------------
-
-
-def mutual_information_knn(values: ArrayLike, labels: ArrayLike, *, num_neighbours: int = 5) -> float:
-    """Return an estimate of I(A; Z) of a class A and real numbers Z, from nearest neighbours; may fall below 0.
-
-    Args:
-        values: (n,) or (n, d).
-        labels: (n,), each class at least num_neighbours + 1 times.
-        num_neighbours: k.
-
-    Raises:
-        ValueError: a class with too few members.
-
-    Source: Ross (2014), equation 2: psi(n) - mean psi(n_class) + psi(k) - mean psi(m), maximum norm.
-    """
-    values, labels = np.asarray(values, dtype=float), np.asarray(labels)
-    values = values.reshape(len(labels), -1)
-    n, sizes, radius = len(labels), np.empty(len(labels)), np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) <= num_neighbours:
-            raise ValueError(f"class {label} has {len(rows)} members: num_neighbours {num_neighbours} needs more")
-        sizes[rows] = len(rows)
-        distances, _ = cKDTree(values[rows]).query(values[rows], k=num_neighbours + 1, p=np.inf)
-        radius[rows] = np.nextafter(distances[:, -1], 0)  # neighbours strictly nearer than the k-th
-    inside = cKDTree(values).query_ball_point(values, radius, p=np.inf, return_length=True)
-    return float(digamma(n) - digamma(sizes).mean() + digamma(num_neighbours) - digamma(inside).mean())
-
-
-def mutual_information_binned(values: ArrayLike, labels: ArrayLike, *, num_bins: int = 16) -> float:
-    """Return an estimate of I(A; Z) of a class A and one real number Z, from bins of equal counts.
-
-    Args:
-        values: (n,).
-        labels: (n,).
-        num_bins: bins; cutting Z into bins loses information, so the limit lies below I(A; Z).
-
-    Source: the plug-in estimate with the correction of Miller (1955): each entropy + (cells in use - 1) / 2n.
-    """
-    values, labels = np.asarray(values, dtype=float), np.asarray(labels)
-    edges = np.quantile(values, np.linspace(0, 1, num_bins + 1)[1:-1])
-    _, classes = np.unique(labels, return_inverse=True)
-    counts = np.zeros((classes.max() + 1, num_bins))
-    np.add.at(counts, (classes, np.searchsorted(edges, values, side="right")), 1)
-
-    def corrected(cells):
-        return float(entropy(cells / cells.sum())) + ((cells > 0).sum() - 1) / (2 * len(values))
-
-    return float(corrected(counts.sum(1)) + corrected(counts.sum(0)) - corrected(counts.ravel()))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def estimate(
-    estimator: Callable[..., float], values: ArrayLike, labels: ArrayLike, *, num_groups: int = 10
-) -> Interval:
-    """Return the mean of an estimator over disjoint parts of the sample with Student's interval.
-
-    The interval covers chance; the bias that an estimator has on a part stays.
-
-    Args:
-        estimator: `mutual_information_knn` or `mutual_information_binned`.
-        values, labels: in random order.
-        num_groups: parts, at least 2.
-    """
-    values, labels = np.asarray(values), np.asarray(labels)
-    parts = np.array_split(np.arange(len(labels)), num_groups)
-    results = np.array([estimator(values[part], labels[part]) for part in parts])
-    margin = t.ppf(0.975, num_groups - 1) * results.std(ddof=1) / math.sqrt(num_groups)
-    return Interval(float(results.mean()), float(results.mean() - margin), float(results.mean() + margin))
-
-
-def share_interval(count: int, total: int, *, confidence: float = 0.95) -> Interval:
-    """Return a share with its exact interval, for any true share at least `confidence` sure to cover it.
-
-    Source: Clopper and Pearson (1934).
-
-    Raises:
-        ValueError: count outside 0..total.
-    """
-    if not 0 <= count <= total or total == 0:
-        raise ValueError(f"count must be in 0..total and total at least 1, got {count} of {total}")
-    tail = (1 - confidence) / 2
-    low = beta.ppf(tail, count, total - count + 1) if count else 0.0
-    high = beta.ppf(1 - tail, count + 1, total - count) if count < total else 1.0
-    return Interval(count / total, float(low), float(high))
-
-
-# --- Small worlds to search ---------------------------------------------------------------------------------
-
-
-def distributions(num_outcomes: int, denominator: int) -> np.ndarray:
-    """Return every distribution whose probabilities are multiples of 1 / denominator, (N, num_outcomes)."""
-    return np.array(_compositions(denominator, num_outcomes)) / denominator
-
-
-def channels(num_outputs: int, denominator: int) -> np.ndarray:
-    """Return every channel from a binary input whose probabilities are multiples of 1 / denominator, (N, 2, Y).
-
-    Their rows are every pair of distributions of that kind. Order: by the first row, then the second, each starting
-    with all mass on the first output.
-
-    Example:
-        >>> len(channels(2, 2))
-        9
-    """
-    rows = distributions(num_outputs, denominator)
-    first, second = np.divmod(np.arange(len(rows) ** 2), len(rows))
-    return np.stack([rows[first], rows[second]], 1)
-
-
-def _compositions(total: int, parts: int) -> list[tuple[int, ...]]:
-    if parts == 1:
-        return [(total,)]
-    return [(first, *rest) for first in range(total, -1, -1) for rest in _compositions(total - first, parts - 1)]
-
-
-def attacks(num_outputs: int, denominator: int) -> np.ndarray:
-    """Return every attack on a binary label with answers in multiples of 1 / denominator, (K, Y).
-
-    With denominator 1 these are all deterministic attacks; their mixtures reach every success in between.
-    """
-    levels = np.arange(denominator + 1) / denominator
-    grids = np.meshgrid(*[levels] * num_outputs, indexing="ij")
-    return np.stack([grid.ravel() for grid in grids], -1)

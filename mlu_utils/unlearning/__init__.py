@@ -1,75 +1,129 @@
 """Unlearning methods, one file each, and `unlearn`, which runs one and says what it cost.
 
-Contract: `method(model, table, request, *, seed, <explicit hyperparameters>)` returns a new module in eval mode and
-leaves its input untouched; same seed, same result; no printing, saving or scoring.
+Contract: `method(task, *, <explicit hyperparameters>)` returns a new module in eval mode and leaves the task's model
+untouched; same task, same result; no printing, saving or scoring.
+
+A method of another package takes part by the entry point group `mlu_utils.methods`: a name and a `Method`.
 """
 
 from __future__ import annotations
 
+import copy
+import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
-from torch import nn
+from mlu_utils.naming import REQUEST_KINDS, choices
 
-from mlu_utils.data.table import ImageTable
-from mlu_utils.naming import choices
-from mlu_utils.requests import KINDS, ForgetRequest
-from mlu_utils.devices import Timer, peak_memory_mib
-from mlu_utils.training import device_of
-from mlu_utils.unlearning import (
-    cf_k,
-    finetune,
-    head_reset,
-    neggrad,
-    retrain,
-    salun,
-    scrub,
-    ssd,
-    unsir,
-    weight_filtering,
-    weight_pruning,
-)
-from mlu_utils.unlearning.selection import READINGS
+if TYPE_CHECKING:  # names and kinds of methods are known without an import of torch
+    from torch import nn
+
+    from mlu_utils.data.table import ImageTable
+    from mlu_utils.devices import Precision
+    from mlu_utils.requests import ForgetRequest
+
+ENTRY_POINTS = "mlu_utils.methods"
+READINGS = ("printed", "targeted", "random")  # see `selection.READINGS`
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method and what it can do."""
+    """A method and what it can do.
 
-    function: Callable[..., nn.Module]
+    Args:
+        path: "module:function"; the module is imported when the method is first used.
+        display_name: in full.
+        paper: authors, year and title.
+        kinds: of requests that it takes.
+        readings: ("-",) for a method that can be read in one way only.
+    """
+
+    path: str
     display_name: str
     paper: str
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = REQUEST_KINDS
     readings: tuple[str, ...] = ("-",)
 
     @property
+    def module(self) -> str:
+        """Name of the module that holds the function."""
+        return self.path.partition(":")[0]
+
+    @cached_property
+    def function(self) -> Callable[..., nn.Module]:
+        """The method itself."""
+        return getattr(importlib.import_module(self.module), self.path.partition(":")[2])
+
+    @property
     def hyperparameters(self) -> dict:
-        """Names and defaults of the keyword arguments other than the seed."""
+        """Names and defaults of the keyword arguments."""
         parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"}
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+class _Methods(Mapping):
+    """Our methods by name, then those of other installed packages, which are loaded when asked for."""
+
+    def __init__(self, own: dict[str, Method]) -> None:
+        self._own = own
+
+    @cached_property
+    def _others(self) -> dict:
+        return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in self._own}
+
+    def __getitem__(self, name: str) -> Method:
+        if name in self._own:
+            return self._own[name]
+        method = self._others[name].load()
+        if not isinstance(method, Method):
+            raise TypeError(f"entry point {name!r} of {ENTRY_POINTS} is {method!r}: expected an unlearning.Method")
+        return method
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._own, *self._others))
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self._others)
+
+
+_HERE = "mlu_utils.unlearning"
 _MLU = "Hossain, Marasco, Lin and King (2025), I Forgot About You!, ECML PKDD"
 _CF_K = "Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning"
+_SUBJECTS = ("label", "class")
 
-METHODS = {
-    "Retrain": Method(retrain.retrain, "Retrain", "the reference of every unlearning paper"),
-    "HeadReset": Method(
-        head_reset.head_reset, "Head reset (control)", "none: a control of ours", kinds=("label", "class")
-    ),
-    "FT": Method(finetune.finetune, "Fine-tuning", "a lower bound in every unlearning paper"),
-    "CF-k": Method(cf_k.cf_k, "Catastrophic forgetting-k", _CF_K),
-    "EU-k": Method(cf_k.eu_k, "Exact unlearning-k", _CF_K),
-    "NegGrad": Method(neggrad.neggrad, "NegGrad", "Golatkar, Achille and Soatto (2020), Eternal Sunshine, CVPR"),
-    "AdvNegGrad": Method(neggrad.advanced_neggrad, "Advanced NegGrad", "Choi and Na (2023), MUFAC and MUCAC"),
-    "UNSIR": Method(unsir.unsir, "UNSIR", "Tarun et al. (2023), Fast Yet Effective Machine Unlearning, TNNLS"),
-    "SCRUB": Method(scrub.scrub, "SCRUB", "Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, NeurIPS"),
-    "SalUn": Method(salun.salun, "SalUn", "Fan et al. (2024), SalUn, ICLR"),
-    "SSD": Method(ssd.ssd, "Selective synaptic dampening", "Foster, Schoepf and Brintrup (2024), SSD, AAAI"),
-    "WF": Method(weight_filtering.weight_filtering, "Weight Filtering", _MLU, readings=READINGS),
-    "WP": Method(weight_pruning.weight_pruning, "Weight Pruning", _MLU, readings=READINGS),
-}
+METHODS: Mapping[str, Method] = _Methods(
+    {
+        "Retrain": Method(f"{_HERE}.retrain:retrain", "Retrain", "the reference of every unlearning paper"),
+        "HeadReset": Method(
+            f"{_HERE}.head_reset:head_reset", "Head reset (control)", "none: a control of ours", kinds=_SUBJECTS
+        ),
+        "FT": Method(f"{_HERE}.finetune:finetune", "Fine-tuning", "a lower bound in every unlearning paper"),
+        "CF-k": Method(f"{_HERE}.cf_k:cf_k", "Catastrophic forgetting-k", _CF_K),
+        "EU-k": Method(f"{_HERE}.cf_k:eu_k", "Exact unlearning-k", _CF_K),
+        "NegGrad": Method(
+            f"{_HERE}.neggrad:neggrad", "NegGrad", "Golatkar, Achille and Soatto (2020), Eternal Sunshine, CVPR"
+        ),
+        "AdvNegGrad": Method(
+            f"{_HERE}.neggrad:advanced_neggrad", "Advanced NegGrad", "Choi and Na (2023), MUFAC and MUCAC"
+        ),
+        "UNSIR": Method(
+            f"{_HERE}.unsir:unsir", "UNSIR", "Tarun et al. (2023), Fast Yet Effective Machine Unlearning, TNNLS"
+        ),
+        "SCRUB": Method(
+            f"{_HERE}.scrub:scrub", "SCRUB", "Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, NeurIPS"
+        ),
+        "SalUn": Method(f"{_HERE}.salun:salun", "SalUn", "Fan et al. (2024), SalUn, ICLR"),
+        "SSD": Method(
+            f"{_HERE}.ssd:ssd", "Selective synaptic dampening", "Foster, Schoepf and Brintrup (2024), SSD, AAAI"
+        ),
+        "WF": Method(f"{_HERE}.weight_filtering:weight_filtering", "Weight Filtering", _MLU, readings=READINGS),
+        "WP": Method(f"{_HERE}.weight_pruning:weight_pruning", "Weight Pruning", _MLU, readings=READINGS),
+    }
+)
 
 
 def require_method(name: str) -> Method:
@@ -108,22 +162,59 @@ class UnlearningRecord:
 
 
 def unlearn(
-    name: str, model: nn.Module, table: ImageTable, request: ForgetRequest, *, seed: int, **hyperparameters
+    name: str,
+    model: nn.Module,
+    table: ImageTable,
+    request: ForgetRequest | str,
+    *,
+    seed: int = 0,
+    precision: Precision | str = "fp32",
+    head: str | None = None,
+    **hyperparameters,
 ) -> tuple[nn.Module, UnlearningRecord]:
     """Run a method by name and return the unlearned model with a record of what it cost.
 
     Everything that the method needs is inside the measured time: calibration, scoring, selection, fine-tuning.
 
+    Args:
+        name: a name in `METHODS`.
+        model: on the device to work on; not changed.
+        table: the data, see `ImageTable.from_tensors` for your own.
+        request: for example "label:Smiling", see `ForgetRequest.parse`.
+        seed: of everything random.
+        precision: number format, "fp32", "bf16" or "auto".
+        head: name of the last Linear layer where it is not `fc`, such as "classifier.1".
+        **hyperparameters: of the method, see `METHODS[name].hyperparameters`.
+
     Raises:
-        ValueError: unknown method or hyperparameter, or a kind of request that the method does not take.
+        ValueError: unknown method or hyperparameter, a kind of request that the method does not take, or a model
+            whose head has another name.
+
+    Example:
+        >>> from mlu_utils import data, models
+        >>> table = data.load("digits")
+        >>> unlearned, record = unlearn("HeadReset", models.build_model("small_cnn", 10, seed=0), table, "class:3")
+        >>> record.request
+        'class:3'
     """
+    from mlu_utils.devices import Timer, peak_memory_mib, resolve_precision
+    from mlu_utils.requests import ForgetRequest
+    from mlu_utils.training import device_of
+    from mlu_utils.unlearning.task import Task
+
+    request = ForgetRequest.parse(request) if isinstance(request, str) else request
     method = require_kind(name, request.kind)
     unknown = set(hyperparameters) - set(method.hyperparameters)
     if unknown:
         known = ", ".join(method.hyperparameters) or "none"
         raise ValueError(f"{name} has no hyperparameter {', '.join(sorted(unknown))}: it takes {known}")
     device = device_of(model)
+    if isinstance(precision, str):
+        precision = resolve_precision(precision, device)
+    if head is not None:
+        model = copy.copy(model)  # the same weights under an object of our own, which may know its head's name
+        model.head_name = head
     with Timer(device) as timer:
-        unlearned = method.function(model, table, request, seed=seed, **hyperparameters)
+        unlearned = method.function(Task(model, table, request, seed=seed, precision=precision), **hyperparameters)
     record = UnlearningRecord(name, str(request), seed, hyperparameters, timer.seconds, peak_memory_mib(device))
     return unlearned, record

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
-from mlu_utils.models import build_model, copy_of, head
-from mlu_utils.requests import ForgetRequest
-from mlu_utils.devices import FP32, Precision
-from mlu_utils.training import device_of, require_at_least, sgd
-from mlu_utils.unlearning.task import Sides, descend
+from mlu_utils.models import fresh_model
+from mlu_utils.naming import choices
+from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.unlearning.task import Task
 
 COUNTINGS = ("blocks", "modules")
 
@@ -29,7 +27,7 @@ def last_layers(model: nn.Module, k: int, counting: str = "blocks") -> list[str]
         ValueError: unknown counting, or k outside 1..number there are.
     """
     if counting not in COUNTINGS:
-        raise ValueError(f"unknown counting {counting!r} of layers: choose blocks or modules")
+        raise ValueError(f"unknown counting {counting!r} of layers: {choices(counting, COUNTINGS)}")
     own = [(name, m) for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
     groups: list[list[str]] = []
     stage = None
@@ -47,11 +45,8 @@ def last_layers(model: nn.Module, k: int, counting: str = "blocks") -> list[str]
 
 
 def cf_k(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     k: int = 3,
     counting: str = "blocks",
     is_reinitialised: bool = False,
@@ -62,23 +57,18 @@ def cf_k(
     batch_size: int = 64,
     batchnorm: str = "train",
     freezes_statistics: bool = True,
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy whose last k layers were trained on the retain loss, everything below frozen.
 
     Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the order of the images, and of new weights.
+        task: what to forget, and of which model.
         k, counting: see `last_layers`.
         is_reinitialised: start these layers anew (EU-k).
         num_epochs: passes over the images with something to keep.
         learning_rate, momentum, weight_decay, batch_size: of SGD.
-        batchnorm: see `descent.descend`.
+        batchnorm: see `training.descend`.
         freezes_statistics: keep the running statistics of frozen BatchNorm layers too; False is what the public
             codes do, where they move although the layer is called frozen.
-        precision: number format.
 
     Raises:
         ValueError: see `last_layers`; num_epochs below 1.
@@ -89,39 +79,32 @@ def cf_k(
     Differs: running statistics of frozen layers stay by default.
     """
     require_at_least("num_epochs", num_epochs, 1)
-    unlearned = copy_of(model).to(memory_format=precision.memory_format)
+    unlearned = task.start()
     trained = last_layers(unlearned, k, counting)
     modules = dict(unlearned.named_modules())
     if is_reinitialised:
-        fresh = build_model(model.architecture, head(model).out_features, seed=seed).to(device_of(model))
-        for name, module in fresh.named_modules():
+        for name, module in fresh_model(task.model, seed=task.seed).named_modules():
             if name in trained:
                 modules[name].load_state_dict(module.state_dict())
     chosen = {id(p) for name in trained for p in modules[name].parameters(recurse=False)}
     for p in unlearned.parameters():
         p.requires_grad_(id(p) in chosen)
     frozen = [m for name, m in modules.items() if isinstance(m, nn.BatchNorm2d) and name not in trained]
-    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
     parameters = [p for p in unlearned.parameters() if p.requires_grad]
     descend(
         unlearned,
-        sides.retain(num_epochs),
+        task.batches(batch_size).retain(num_epochs),
         lambda batch: batch.retain_loss(unlearned),
         sgd(parameters, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
         frozen=frozen if freezes_statistics else (),
     )
-    for p in unlearned.parameters():
-        p.requires_grad_(True)
-    return unlearned
+    return unlearned.requires_grad_(True)
 
 
 def eu_k(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     k: int = 3,
     counting: str = "blocks",
     num_epochs: int = 10,
@@ -131,29 +114,17 @@ def eu_k(
     batch_size: int = 64,
     batchnorm: str = "train",
     freezes_statistics: bool = True,
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy whose last k layers were trained from new weights on the retain loss: CF-k with a fresh start.
 
-    Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed, k, counting, num_epochs, learning_rate, momentum, weight_decay, batch_size: see `cf_k`.
-        batchnorm, freezes_statistics, precision: see `cf_k`.
-
-    Raises:
-        ValueError: see `cf_k`.
+    Arguments and errors are those of `cf_k`.
 
     Source: Goel et al. (2022); weight decay, momentum and batch size of its public code.
 
     Differs: a constant rate instead of restarts, 10 epochs instead of 62, the network's own initialisation.
     """
     return cf_k(
-        model,
-        table,
-        request,
-        seed=seed,
+        task,
         k=k,
         counting=counting,
         is_reinitialised=True,
@@ -164,5 +135,4 @@ def eu_k(
         batch_size=batch_size,
         batchnorm=batchnorm,
         freezes_statistics=freezes_statistics,
-        precision=precision,
     )

@@ -4,39 +4,27 @@ from __future__ import annotations
 
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
-from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest
-from mlu_utils.devices import FP32, Precision
-from mlu_utils.training import require_at_least, sgd
-from mlu_utils.unlearning.task import Sides, descend
+from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.unlearning.task import Task
 
 
 def finetune(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     num_epochs: int = 10,
     learning_rate: float = 0.01,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     batch_size: int = 64,
     batchnorm: str = "train",
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy trained on the retain loss alone.
 
     Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the order of the images.
+        task: what to forget, and of which model.
         num_epochs: passes over the images with something to keep.
         learning_rate, momentum, weight_decay, batch_size: of SGD.
-        batchnorm: see `descent.descend`.
-        precision: number format.
+        batchnorm: see `training.descend`.
 
     Raises:
         ValueError: num_epochs below 1.
@@ -46,11 +34,10 @@ def finetune(
     Differs: none for people and classes; for a label the loss leaves the label out and keeps every image.
     """
     require_at_least("num_epochs", num_epochs, 1)
-    unlearned = copy_of(model).to(memory_format=precision.memory_format)
-    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
+    unlearned = task.start()
     descend(
         unlearned,
-        sides.retain(num_epochs),
+        task.batches(batch_size).retain(num_epochs),
         lambda batch: batch.retain_loss(unlearned),
         sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,

@@ -15,40 +15,33 @@ from curvlinops.examples import IdentityLinearOperator
 from torch import nn
 
 from mlu_utils.data.batches import Batches
-from mlu_utils.data.table import ImageTable
 from mlu_utils.models import head
 from mlu_utils.naming import choices
 from mlu_utils.requests import entry_losses
-from mlu_utils.training import device_of
-from mlu_utils.unlearning.importance import output_gradient
+from mlu_utils.unlearning.curvature import output_gradient
+from mlu_utils.unlearning.task import Task
 
 SOLVERS = ("last_layer", "conjugate_gradient")
 
 
 def image_influence(
-    model: nn.Module,
-    table: ImageTable,
+    task: Task,
     rows: torch.Tensor,
-    mask: torch.Tensor,
     *,
     solver: str = "last_layer",
     damping: float = 1e-3,
     noise_std: float = 0.1,
-    seed: int,
     max_iterations: int = 50,
 ) -> torch.Tensor:
     """Return the influence I(x_i) of each row, float64 (len(rows),).
 
     Args:
-        model: network in eval mode.
-        table: the data.
+        task: what must be forgotten, and a model in eval mode; its seed is that of the noise.
         rows: images to rate; H is averaged over their entries to forget.
-        mask: bool (N, K), entries to forget.
         solver: "last_layer": weights of the head only, inverted in closed form; "conjugate_gradient": all weights,
             Gauss-Newton matrix (positive, so that the solver converges), one solve an image: for small networks.
         damping: added to the diagonal of H, > 0.
         noise_std: standard deviation of the Gaussian noise on the perturbed copy, in units of the network input.
-        seed: of the noise.
         max_iterations: of each conjugate gradient solve.
 
     Raises:
@@ -63,16 +56,16 @@ def image_influence(
         raise ValueError(f"unknown solver {solver!r}: {choices(solver, SOLVERS)}")
     if damping <= 0:
         raise ValueError(f"damping must be positive (H may be singular), got {damping}")
+    model, device = task.model, task.device
     if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
         raise ValueError("BatchNorm is in train mode: each image's loss would depend on its batch; call model.eval()")
-    device = device_of(model)
-    [(images, labels, _)] = Batches(table, rows, batch_size=len(rows), device=device)
-    chosen = mask.to(device)[rows.to(device)]
-    if table.is_multi_label:
+    [(images, labels, _)] = Batches(task.table, rows, batch_size=len(rows), device=device)
+    chosen = task.mask.to(device)[rows.to(device)]
+    if task.table.is_multi_label:
         chosen = chosen & ~labels.isnan()
     if not chosen.any():
         raise ValueError(f"nothing to forget among the {len(rows)} rows: choose rows that the request touches")
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(task.seed))
     noisy = images + noise_std * noise.to(device)
     solve = _last_layer if solver == "last_layer" else _conjugate_gradient
     return solve(model, images, noisy, labels, chosen, damping, max_iterations).cpu()

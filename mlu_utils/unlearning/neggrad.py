@@ -5,20 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
-from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest, retain_loss
-from mlu_utils.devices import FP32, Precision
-from mlu_utils.training import require_at_least, sgd
-from mlu_utils.unlearning.task import Batch, Sides, ascent_loss, both_logits, descend
+from mlu_utils.requests import retain_loss
+from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.unlearning.task import Batch, Task, ascent_loss, both_logits
 
 
 def neggrad(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     num_epochs: int = 5,
     learning_rate: float = 1e-4,
     momentum: float = 0.9,
@@ -26,20 +20,15 @@ def neggrad(
     batch_size: int = 64,
     is_bounded: bool = True,
     batchnorm: str = "train",
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy that climbed the forget loss.
 
     Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the order of the images.
+        task: what to forget, and of which model.
         num_epochs: passes over the images to forget.
         learning_rate, momentum, weight_decay, batch_size: of SGD.
-        is_bounded: see `descent.ascent_loss`; False is the published loss.
-        batchnorm: see `descent.descend`.
-        precision: number format.
+        is_bounded: see `task.ascent_loss`; False is the published loss.
+        batchnorm: see `training.descend`.
 
     Raises:
         ValueError: num_epochs below 1.
@@ -49,11 +38,10 @@ def neggrad(
     Differs: the loss is bounded by default.
     """
     require_at_least("num_epochs", num_epochs, 1)
-    unlearned = copy_of(model).to(memory_format=precision.memory_format)
-    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
+    unlearned = task.start()
     descend(
         unlearned,
-        sides.forget(num_epochs),
+        task.batches(batch_size).forget(num_epochs),
         lambda batch: -ascent_loss(batch.logits(unlearned), batch.labels, batch.mask, is_bounded=is_bounded),
         sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
@@ -62,11 +50,8 @@ def neggrad(
 
 
 def advanced_neggrad(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     alpha: float = 0.5,
     anchor: float = 0.0,
     num_epochs: int = 2,
@@ -76,7 +61,6 @@ def advanced_neggrad(
     batch_size: int = 64,
     is_bounded: bool = True,
     batchnorm: str = "train",
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy trained on 2 [alpha (L_retain + anchor |w - w0|^2) - (1 - alpha) L_forget].
 
@@ -84,17 +68,13 @@ def advanced_neggrad(
     eval mode.
 
     Args:
-        model: the original model, w0; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the order of the images.
+        task: what to forget, and of which model, whose weights are w0.
         alpha: weight of keeping against forgetting, in [0, 1].
         anchor: pull towards the original weights, >= 0.
         num_epochs: passes over the images with something to keep; each batch has one to forget beside it.
         learning_rate, momentum, weight_decay, batch_size: of SGD.
-        is_bounded: see `descent.ascent_loss`; False is the published loss.
-        batchnorm: see `descent.descend`.
-        precision: number format.
+        is_bounded: see `task.ascent_loss`; False is the published loss.
+        batchnorm: see `training.descend`.
 
     Raises:
         ValueError: alpha outside [0, 1], anchor below 0 or num_epochs below 1.
@@ -107,8 +87,8 @@ def advanced_neggrad(
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     require_at_least("anchor", anchor, 0)
     require_at_least("num_epochs", num_epochs, 1)
-    unlearned = copy_of(model).to(memory_format=precision.memory_format)
-    start = [p.detach().clone() for p in unlearned.parameters()]
+    unlearned = task.start()
+    first = [p.detach().clone() for p in unlearned.parameters()]
 
     def objective(pair: tuple[Batch, Batch]) -> torch.Tensor:
         retain, forget = pair
@@ -116,15 +96,14 @@ def advanced_neggrad(
         keep = retain_loss(of_retain, retain.labels, retain.mask)
         if anchor:
             keep = keep + anchor * sum(
-                (p - p0).square().sum() for p, p0 in zip(unlearned.parameters(), start, strict=True)
+                (p - p0).square().sum() for p, p0 in zip(unlearned.parameters(), first, strict=True)
             )
         climb = ascent_loss(of_forget, forget.labels, forget.mask, is_bounded=is_bounded)
         return 2 * (alpha * keep - (1 - alpha) * climb)
 
-    sides = Sides(unlearned, table, request.mask(table), batch_size=batch_size, seed=seed, precision=precision)
     descend(
         unlearned,
-        sides.pairs(num_epochs),
+        task.batches(batch_size).pairs(num_epochs),
         objective,
         sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,

@@ -5,19 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from mlu_utils.data.batches import Augmentation
-from mlu_utils.data.table import ImageTable
-from mlu_utils.models import build_model, head
-from mlu_utils.requests import ForgetRequest
-from mlu_utils.devices import FP32, Precision
-from mlu_utils.training import device_of, fit
+from mlu_utils.models import fresh_model
+from mlu_utils.training import fit
+from mlu_utils.unlearning.task import Task
 
 
 def retrain(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     num_epochs: int = 50,
     batch_size: int = 64,
     learning_rate: float = 0.01,
@@ -25,7 +20,6 @@ def retrain(
     weight_decay: float = 5e-4,
     schedule: str = "constant",
     augmentation: Augmentation | None = None,
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a model of the same architecture that never saw the entries to forget.
 
@@ -33,20 +27,17 @@ def retrain(
     kept, so a forgotten label's head row stays where weight decay takes its initial value.
 
     Args:
-        model: the original, whose architecture and device are used; its weights are not.
-        table: the data.
-        request: what to forget.
-        seed: of initialisation, order and augmentation.
-        num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule: see `training.fit`.
-        augmentation, precision: likewise.
+        task: what to forget; of the model only architecture and device are used. Its seed is that of initialisation,
+            order and augmentation.
+        num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule, augmentation: see `training.fit`.
 
     Source: the gold standard of all unlearning papers; recipe of Hossain et al. (2025) as defaults.
     """
-    retrained = build_model(model.architecture, head(model).out_features, seed=seed).to(device_of(model))
+    retrained = fresh_model(task.model, seed=task.seed)
     fit(
         retrained,
-        table,
-        mask=request.mask(table),
+        task.table,
+        mask=task.mask,
         num_epochs=num_epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -54,8 +45,8 @@ def retrain(
         weight_decay=weight_decay,
         schedule=schedule,
         augmentation=augmentation,
-        seed=seed,
-        precision=precision,
+        seed=task.seed,
+        precision=task.precision,
         description="retraining",
     )
     return retrained

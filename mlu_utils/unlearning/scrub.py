@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
-from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest, mean_over, retain_loss
-from mlu_utils.devices import FP32, Precision, at_least_float32
-from mlu_utils.training import predict_logits, require_at_least, right_entries, sgd
-from mlu_utils.unlearning.task import Batch, Sides, descend
+from mlu_utils.devices import at_least_float32
+from mlu_utils.requests import mean_over, retain_loss
+from mlu_utils.training import descend, predict_logits, require_at_least, right_entries, sgd
+from mlu_utils.unlearning.task import Batch, Task
 
 
 def distillation_divergence(
@@ -54,11 +52,8 @@ def distillation_divergence(
 
 
 def scrub(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     num_epochs: int = 3,
     msteps: int = 2,
     alpha: float = 0.001,
@@ -73,7 +68,6 @@ def scrub(
     is_bounded: bool = True,
     is_rewound: bool = False,
     batchnorm: str = "train",
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a student trained in turns away from and towards the original, its teacher.
 
@@ -82,10 +76,7 @@ def scrub(
     on the entries to keep.
 
     Args:
-        model: the original model, teacher and start of the student; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the order of the images.
+        task: what to forget; its model is teacher and start of the student.
         num_epochs: epochs in all.
         msteps: epochs that begin with a pass over the images to forget; 0 leaves distillation on the rest, which is
             fine-tuning near the teacher and shows what the climb adds.
@@ -96,8 +87,7 @@ def scrub(
         is_bounded: climb no further than to a student that says nothing; False is the published loss.
         is_rewound: SCRUB+R: return the student of the epoch whose error on what must be forgotten is nearest to the
             last student's error on the like entries of the validation split, which nobody trained on.
-        batchnorm: of the student, see `descent.descend`.
-        precision: number format.
+        batchnorm: of the student, see `training.descend`.
 
     Raises:
         ValueError: a temperature not above 0, num_epochs below 1, msteps below 0, or a rewind without known validation
@@ -113,18 +103,15 @@ def scrub(
     require_at_least("msteps", msteps, 0)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    mask = request.mask(table)
-    like = _unseen_like(table, mask) if is_rewound else None
-    student = copy_of(model).to(memory_format=precision.memory_format)
-    options = {"seed": seed, "precision": precision}
-    climbing = Sides(student, table, mask, batch_size=forget_batch_size, **options)
-    descending = Sides(student, table, mask, batch_size=retain_batch_size, **options)
+    like = _unseen_like(task) if is_rewound else None
+    table, student = task.table, task.start()
+    climbing, descending = task.batches(forget_batch_size), task.batches(retain_batch_size)
     optimizer = sgd(student.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     # The teacher stands still and its images are never augmented: one pass over them is enough.
-    of_train = predict_logits(model, table, table.rows("train"), precision=precision)
+    of_train = predict_logits(task.model, table, table.rows("train"), precision=task.precision)
     of_teacher = of_train.new_zeros(table.num_images, table.num_outputs)
     of_teacher[table.rows("train")] = of_train
-    of_teacher = of_teacher.to(climbing.device)
+    of_teacher = of_teacher.to(task.device)
 
     def divergence(batch: Batch, logits: torch.Tensor, chosen: torch.Tensor, is_climb: bool) -> torch.Tensor:
         return distillation_divergence(
@@ -153,12 +140,13 @@ def scrub(
         if is_rewound:
             students.append({name: value.clone() for name, value in student.state_dict().items()})
     if is_rewound:
-        _rewind(student, students, table, mask, climbing.forget_rows, like)
+        _rewind(task, student, students, like)
     return student
 
 
-def _unseen_like(table: ImageTable, mask: torch.Tensor) -> torch.Tensor:
+def _unseen_like(task: Task) -> torch.Tensor:
     """Return bool (validation images, K): the request's known entries there, else all known ones of its labels."""
+    table, mask = task.table, task.mask
     rows = table.rows("validation")
     known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
     for like in (mask[rows] & known, mask.any(0) & known):
@@ -167,22 +155,15 @@ def _unseen_like(table: ImageTable, mask: torch.Tensor) -> torch.Tensor:
     raise ValueError(f"is_rewound compares with validation images and {table.source} has none: set it to False")
 
 
-def _rewind(
-    student: nn.Module,
-    students: list[dict],
-    table: ImageTable,
-    mask: torch.Tensor,
-    forget_rows: torch.Tensor,
-    like: torch.Tensor,
-) -> None:
+def _rewind(task: Task, student: nn.Module, students: list[dict], like: torch.Tensor) -> None:
     """Load the state whose error on the entries to forget is nearest to the last one's on unseen ones."""
 
     def error(rows: torch.Tensor, chosen: torch.Tensor) -> float:
-        return float((~right_entries(student, table, rows, chosen)).float().mean())
+        return float((~right_entries(student, task.table, rows, chosen)).float().mean())
 
-    target = error(table.rows("validation"), like)
+    target = error(task.table.rows("validation"), like)
     distances = []
     for state in students:
         student.load_state_dict(state)
-        distances.append(abs(error(forget_rows, mask[forget_rows]) - target))
+        distances.append(abs(error(task.forget_rows, task.mask[task.forget_rows]) - target))
     student.load_state_dict(students[distances.index(min(distances))])

@@ -1,6 +1,6 @@
 """From importance to a choice of weights: calibration images, forget set, thresholds, zones.
 
-Importances are flat float vectors over all weights (see `importance.flatten`); choices are vectors of the same
+Importances are flat float vectors over all weights ; choices are vectors of the same
 length. Nothing here changes a weight.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from mlu_utils.data.table import ImageTable
 from mlu_utils.models import head
 from mlu_utils.naming import choices
 from mlu_utils.training import rows_with_entries
+from mlu_utils.unlearning.task import Task
 
 # printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control, which
 # changes as many weights in the same way but picks them blindly.
@@ -28,23 +27,16 @@ def require_reading(reading: str) -> None:
 
 
 def calibration_rows(
-    table: ImageTable,
-    mask: torch.Tensor,
-    *,
-    num_forget_images: int,
-    num_retain_images: int,
-    split: str = "train",
-    seed: int,
+    task: Task, *, num_forget_images: int, num_retain_images: int, split: str = "train"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the rows that the forget loss and the retain loss are measured on.
 
     Args:
-        table: the data.
-        mask: bool (N, K), entries to forget.
+        task: its seed is that of the sample; where both losses can use all rows, as for a label, their samples share
+            images.
         num_forget_images, num_retain_images: at most this many rows for each loss.
         split: train, validation or another split. The paper says "without the original training data" and yet
             takes gradients on it; here the source is explicit.
-        seed: of the sample; where both losses can use all rows, as for a label, their samples share images.
 
     Raises:
         ValueError: a number of images below 1, or the split has nothing to forget or nothing to keep.
@@ -53,14 +45,15 @@ def calibration_rows(
         raise ValueError(
             f"num_forget_images and num_retain_images must be at least 1, got {num_forget_images}, {num_retain_images}"
         )
-    rows = table.rows(split)
+    table, rows = task.table, task.table.rows(split)
+    sides = (("forget", ~task.mask, num_forget_images), ("keep", task.mask, num_retain_images))
     chosen = []
-    for what, left_out, num_images in (("forget", ~mask, num_forget_images), ("keep", mask, num_retain_images)):
+    for what, left_out, num_images in sides:
         candidates = rows_with_entries(table, rows, left_out)
         if len(candidates) == 0:
             raise ValueError(f"the {split} split of {table.source} has nothing to {what} for this request")
         # Another order than that of fine-tuning under the same seed, whose first batch would repeat these images.
-        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed + 2**32))
+        order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(task.seed + 2**32))
         chosen.append(candidates[order[:num_images]].sort().values)
     return chosen[0], chosen[1]
 
@@ -88,15 +81,12 @@ def quantile(values: torch.Tensor, q: float) -> torch.Tensor:
     return inside.kthvalue(rank - below).values
 
 
-def exclusive_weights(model: nn.Module, mask: torch.Tensor) -> torch.Tensor:
+def exclusive_weights(task: Task) -> torch.Tensor:
     """Return bool, flat: the head rows of labels that nobody keeps; only what must be forgotten uses them.
 
     Gradients alone do not show all of them: a feature that is 0 on every calibration image hides its weight.
-
-    Args:
-        model: network whose last layer has one row a label.
-        mask: bool (N, K), entries to forget.
     """
+    model, mask = task.model, task.mask
     layer = head(model)
     # Single-label data have one column and rows that compete in one softmax: each row serves every class.
     rows = mask.all(0) if mask.shape[1] == layer.out_features else torch.zeros(layer.out_features, dtype=torch.bool)
@@ -152,9 +142,42 @@ def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | N
     return chosen | relative.isinf()
 
 
+def scored_forget_set(
+    forget: torch.Tensor,
+    share: float,
+    *,
+    reading: str,
+    scores: tuple[torch.Tensor, torch.Tensor],
+    exclusive: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the scores by which a reading treats weights, and W_f, the weights that it treats.
+
+    Args:
+        forget: influence of each weight on what must be forgotten, see `forget_set`.
+        share: see `forget_set`.
+        reading: printed: the score for what must be forgotten, as it is; targeted and random: relative to the same
+            score for what must be kept.
+        scores: of what must be forgotten and of what must be kept.
+        exclusive: see `exclusive_weights`.
+    """
+    if reading == "printed":
+        return scores[0], forget_set(forget, share)
+    relative = relative_importance(*scores, exclusive=exclusive)
+    return relative, forget_set(forget, share, relative=relative)
+
+
 def overlap(forget: torch.Tensor, retain: torch.Tensor) -> float:
     """Return the cosine of two importances in [0, 1]: 1 = both losses live in the same weights."""
     return float(torch.nn.functional.cosine_similarity(forget, retain, dim=0))
+
+
+def require_weights(chosen: torch.Tensor) -> None:
+    """Refuse an empty choice of weights."""
+    if not len(chosen):
+        raise ValueError(
+            "no weight has any influence on what must be forgotten (the model is certain of it on every calibration "
+            "image): take more calibration images"
+        )
 
 
 @dataclass(frozen=True)
@@ -174,16 +197,12 @@ def percentile_thresholds(scores: torch.Tensor, *, percentiles: tuple[float, ...
     Raises:
         ValueError: W_f is empty.
     """
-    if len(scores) == 0:
-        raise ValueError(
-            "no weight has any influence on what must be forgotten (the model is certain of it on every calibration "
-            "image): take more calibration images"
-        )
+    require_weights(scores)
     finite = scores[scores.isfinite()]
     return Thresholds(*(float(quantile(finite if len(finite) else scores, p / 100)) for p in percentiles))
 
 
 def shuffled(choice: torch.Tensor, *, seed: int) -> torch.Tensor:
-    """Return the choice dealt out to random weights: the same counts, picked blindly (the control)."""
+    """Return the same choice for as many weights, picked at random: the control."""
     order = torch.randperm(len(choice), generator=torch.Generator().manual_seed(seed))
     return choice[order.to(choice.device)]

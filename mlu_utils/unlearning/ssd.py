@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.naming import choices
-from mlu_utils.requests import ForgetRequest
-from mlu_utils.devices import FP32, Precision
 from mlu_utils.unlearning import importance
-from mlu_utils.unlearning.task import Sides
+from mlu_utils.unlearning.task import Task
 
 REFERENCES = ("auto", "retain", "all")
 
@@ -34,16 +31,7 @@ def dampening_factors(forget: torch.Tensor, reference: torch.Tensor, *, alpha: f
 
 
 def ssd(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
-    *,
-    seed: int,
-    alpha: float = 10.0,
-    dampening: float = 1.0,
-    reference: str = "auto",
-    batch_size: int = 64,
-    precision: Precision = FP32,
+    task: Task, *, alpha: float = 10.0, dampening: float = 1.0, reference: str = "auto", batch_size: int = 64
 ) -> nn.Module:
     """Return a copy whose weights that matter to the forgotten entries more than to the reference are dampened.
 
@@ -51,15 +39,11 @@ def ssd(
     become exactly 0, but for the weights of features that are 0 on every image: the logit says nothing.
 
     Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the order of the images, which decides what is averaged before squaring.
+        task: what to forget, and of which model; its seed decides what is averaged before squaring.
         alpha, dampening: see `dampening_factors`.
         reference: "all": the loss over all training entries, as published; "retain": that over the entries to
             keep; "auto": retain for label and partial requests, where the images to forget are kept, else all.
         batch_size: images a gradient is averaged over before it is squared.
-        precision: number format.
 
     Raises:
         ValueError: unknown reference, alpha not above 0 or dampening below 0.
@@ -74,24 +58,17 @@ def ssd(
     if not (alpha > 0 and dampening >= 0):
         raise ValueError(f"alpha must be above 0 and dampening at least 0, got {alpha} and {dampening}")
     if reference == "auto":
-        reference = "retain" if request.kind in ("label", "partial") else "all"
-    mask = request.mask(table)
-    unlearned = copy_of(model)
-    sides = Sides(unlearned, table, mask, batch_size=batch_size, seed=seed, precision=precision)
-    order = torch.Generator().manual_seed(seed)
+        reference = "retain" if task.request.kind in ("label", "partial") else "all"
+    order = torch.Generator().manual_seed(task.seed)
 
-    def mean_square(rows: torch.Tensor, entries: torch.Tensor, loss: str) -> torch.Tensor:
+    def mean_square(rows: torch.Tensor, loss: str) -> torch.Tensor:
         rows = rows[torch.randperm(len(rows), generator=order)]
-        return importance.gradient_statistics(
-            unlearned, table, rows, entries, loss=loss, batch_size=batch_size, precision=precision
-        ).mean_square
+        return importance.gradient_statistics(task, rows, loss=loss, batch_size=batch_size).mean_square
 
-    forget = mean_square(sides.forget_rows, mask, "forget")
-    if reference == "retain":
-        kept = mean_square(sides.retain_rows, mask, "retain")
-    else:
-        kept = mean_square(table.rows("train"), torch.zeros_like(mask), "retain")
+    forget = mean_square(task.forget_rows, "forget")
+    kept = mean_square(task.retain_rows if reference == "retain" else task.table.rows("train"), reference)
     factors = dampening_factors(forget, kept, alpha=alpha, dampening=dampening)
+    unlearned = copy_of(task.model)
     with torch.no_grad():
         for name, factor in importance.unflatten(factors, dict(unlearned.named_parameters())).items():
             unlearned.get_parameter(name).mul_(factor)

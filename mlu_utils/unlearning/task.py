@@ -1,27 +1,25 @@
-"""Gradient steps over the images to forget and to keep: what the fine-tuning methods share.
+"""A task: a model, a label table and what must be forgotten. Every method takes one and nothing else about its work.
 
-A method says what it minimises; this module serves the batches, keeps BatchNorm in the mode asked for, and stops at
-a loss that is not finite. Nothing here knows a method.
+The task holds the mask over the label table, hands out batches of images to forget and to keep, and computes their
+losses. Nothing here knows a method.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
 
 import torch
 from torch import nn
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
-from mlu_utils.requests import entry_losses, mean_over, retain_loss
-from mlu_utils.devices import Precision
-from mlu_utils.training import NonFiniteLossError, device_of, is_finite, rows_with_entries
-
-BATCHNORM_MODES = ("train", "eval")
-Item = TypeVar("Item")
+from mlu_utils.devices import FP32, Precision
+from mlu_utils.models import copy_of
+from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
+from mlu_utils.training import device_of, rows_with_entries
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Batch:
     precision: Precision
 
     def logits(self, model: nn.Module) -> torch.Tensor:
-        """Return the model's logits (B, num_outputs), computed in the number format of this run."""
+        """Return the model's logits (B, num_outputs), computed in the number format of this task."""
         with self.precision.autocast(self.images.device):
             return model(self.images)
 
@@ -44,50 +42,82 @@ class Batch:
         return retain_loss(self.logits(model), self.labels, self.mask)
 
 
-class Sides:
-    """The training images that a request wants forgotten, and those with something to keep.
-
-    For a label request both are all images, for a class or a person they have none in common, for a partial request
-    the first are among the second.
+class Task:
+    """What a method is asked to do: make this model forget these entries of this table.
 
     Args:
-        model: on the device where the batches shall lie.
-        table: the data.
-        mask: bool (N, K), entries to forget.
-        batch_size: images a batch, of each side.
-        seed: of the order of the images; each pass has a new one.
-        precision: number format of the forward and backward pass.
-        split: where the images come from.
+        model: the original model, on the device to work on; no method changes it.
+        table: the data; methods look at its train split, unless they say otherwise.
+        request: what to forget, as a `ForgetRequest` or in its written form, such as "label:Smiling".
+        seed: of everything that a method draws at random.
+        precision: number format of forward and backward passes.
+
+    Attributes:
+        mask: bool (N, K) on the CPU, True = forget this entry.
+        forget_rows, retain_rows: int64, training images with something to forget and with something to keep. For a
+            label request both are all images, for a class or a person they have none in common, for a partial
+            request the first are among the second.
+
+    Raises:
+        ValueError: a request that this table cannot serve.
     """
 
     def __init__(
         self,
         model: nn.Module,
         table: ImageTable,
-        mask: torch.Tensor,
+        request: ForgetRequest | str,
         *,
-        batch_size: int,
         seed: int,
-        precision: Precision,
-        split: str = "train",
+        precision: Precision = FP32,
     ) -> None:
-        rows = table.rows(split)
-        self.forget_rows = rows_with_entries(table, rows, ~mask)
-        self.retain_rows = rows_with_entries(table, rows, mask)
-        self._is_one_side = torch.equal(self.forget_rows, self.retain_rows)
-        self._precision = precision
-        self.device = device_of(model)
-        self._mask = mask.to(self.device)
-        self._batches = [
+        # Calibration looks at the model as it predicts; a model in train mode is copied and left in that mode.
+        self.model = copy_of(model) if any(m.training for m in model.modules()) else model
+        self.table, self.seed, self.precision = table, seed, precision
+        self.request = ForgetRequest.parse(request) if isinstance(request, str) else request
+        self.mask = self.request.mask(table)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model lies on."""
+        return device_of(self.model)
+
+    @cached_property
+    def forget_rows(self) -> torch.Tensor:
+        """Training images with a known entry to forget."""
+        return rows_with_entries(self.table, self.table.rows("train"), ~self.mask)
+
+    @cached_property
+    def retain_rows(self) -> torch.Tensor:
+        """Training images with a known entry to keep."""
+        return rows_with_entries(self.table, self.table.rows("train"), self.mask)
+
+    def start(self) -> nn.Module:
+        """Return a copy of the model to train, its weights laid out in memory as the number format likes them."""
+        return copy_of(self.model).to(memory_format=self.precision.memory_format)
+
+    def batches(self, batch_size: int) -> TaskBatches:
+        """Return passes over the images to forget and to keep, in a random order that starts from the task's seed."""
+        return TaskBatches(self, batch_size)
+
+
+class TaskBatches:
+    """Passes over the images to forget and those to keep; each pass has a new order."""
+
+    def __init__(self, task: Task, batch_size: int) -> None:
+        self._precision = task.precision
+        self._mask = task.mask.to(task.device)
+        self._is_one_side = torch.equal(task.forget_rows, task.retain_rows)
+        self._sides = [
             Batches(
-                table,
-                side,
+                task.table,
+                rows,
                 batch_size=batch_size,
-                device=self.device,
-                generator=torch.Generator().manual_seed(seed + number),
-                memory_format=precision.memory_format,
+                device=task.device,
+                generator=torch.Generator().manual_seed(task.seed + side),
+                memory_format=task.precision.memory_format,
             )
-            for number, side in enumerate((self.forget_rows, self.retain_rows))
+            for side, rows in enumerate((task.forget_rows, task.retain_rows))
         ]
 
     def forget(self, num_epochs: int = 1) -> Iterator[Batch]:
@@ -112,7 +142,7 @@ class Sides:
 
     def _passes(self, side: int, num_epochs: int) -> Iterator[Batch]:
         for _ in range(num_epochs):
-            for images, labels, rows in self._batches[side]:
+            for images, labels, rows in self._sides[side]:
                 yield Batch(images, labels, self._mask[rows], rows, self._precision)
 
     def _forever(self, side: int) -> Iterator[Batch]:
@@ -143,65 +173,3 @@ def ascent_loss(
     if is_bounded:
         losses = losses.clamp_max(math.log(2 if labels.dtype != torch.int64 else logits.shape[1]))
     return mean_over(losses, known & mask)
-
-
-def descend(
-    model: nn.Module,
-    items: Iterable[Item],
-    objective: Callable[[Item], torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    *,
-    batchnorm: str = "train",
-    frozen: Iterable[nn.Module] = (),
-    after_step: Callable[[], None] | None = None,
-) -> list[float]:
-    """Take one optimiser step per item on the objective and leave the model in eval mode.
-
-    Args:
-        model: changed in place.
-        items: what the objective is computed on, usually batches.
-        objective: item -> loss to minimise.
-        optimizer: over the weights that may change.
-        batchnorm: "train": batch statistics, and the running ones move; "eval": they stay.
-        frozen: modules that stay in eval mode whatever `batchnorm` says.
-        after_step: called after each step.
-
-    Returns:
-        The loss before each step.
-
-    Raises:
-        ValueError: unknown batchnorm mode, or a batch of one image that BatchNorm cannot normalise.
-        NonFiniteLossError: a loss or a weight was not finite; the model must be thrown away.
-    """
-    if batchnorm not in BATCHNORM_MODES:
-        raise ValueError(f"unknown batchnorm mode {batchnorm!r}: choose train or eval")
-    model.train(batchnorm == "train")
-    for module in frozen:
-        module.eval()
-    losses = []
-    for item in items:
-        try:
-            loss = objective(item)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ValueError(
-                "a batch of one image has no variance for BatchNorm in train mode: set batchnorm to eval, or forget "
-                f"more images at once ({error})"
-            ) from error
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if after_step is not None:
-            after_step()
-        losses.append(loss.detach())
-    model.eval()
-    optimizer.zero_grad(set_to_none=True)
-    values = torch.stack(losses) if losses else torch.zeros(1)
-    if not (values.isfinite().all() and is_finite(model)):
-        rate, last = optimizer.param_groups[0]["lr"], float(values[-1])
-        raise NonFiniteLossError(
-            f"the {'weights were not finite' if math.isfinite(last) else f'loss became {last}'} after {len(losses)} "
-            f"steps with learning_rate {rate}: try a smaller learning rate"
-        )
-    return values.tolist() if losses else []

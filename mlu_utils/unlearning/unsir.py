@@ -2,71 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
-from mlu_utils.models import copy_of
 from mlu_utils.naming import choices
-from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
-from mlu_utils.devices import FP32, Precision
-from mlu_utils.training import device_of, require_at_least, sgd
-from mlu_utils.unlearning.task import Batch, Sides, descend
+from mlu_utils.requests import entry_losses, mean_over, retain_loss
+from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.unlearning.task import Batch, Task
 
 FORMS = ("auto", "bank", "instance")
 
 
-def noise_labels(table: ImageTable, request: ForgetRequest) -> torch.Tensor:
+def noise_labels(task: Task) -> torch.Tensor:
     """Return one row of labels per noise bank: the values whose loss the noise maximises, nan elsewhere.
 
     A class has one bank, (1, 1). A label has two, absent and present, (2, K): noise for one of them alone would bend
     the label's output to a constant, which looks like forgetting to an accuracy and not to an AUC.
     """
+    table, name = task.table, task.request.name
     if not table.is_multi_label:
-        return torch.tensor([[table.class_index(request.name)]])
+        return torch.tensor([[table.class_index(name)]])
     labels = torch.full((2, table.num_labels), torch.nan)
-    labels[:, table.label_index(request.name)] = torch.tensor([0.0, 1.0])
+    labels[:, table.label_index(name)] = torch.tensor([0.0, 1.0])
     return labels
 
 
+class _Noise(nn.Module):
+    """Images that learn."""
+
+    def __init__(self, shape: tuple[int, ...], seed: int, like: torch.Tensor) -> None:
+        super().__init__()
+        self.images = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(like))
+
+    def descend(self, model: nn.Module, objective: Callable, num_steps: int, learning_rate: float) -> torch.Tensor:
+        """Return the images after Adam's steps on an objective of the model, whose own weights stay."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
+        needs = [p.requires_grad for p in model.parameters()]
+        model.requires_grad_(False)
+        try:
+            descend(self, range(num_steps), lambda _: objective(self.images), optimizer)
+        finally:
+            for p, flag in zip(model.parameters(), needs, strict=True):
+                p.requires_grad_(flag)
+        return self.images.detach()
+
+
 def learn_noise(
+    task: Task,
     model: nn.Module,
     labels: torch.Tensor,
     *,
-    image_shape: tuple[int, ...],
     num_steps: int,
     learning_rate: float,
     penalty: float,
-    seed: int,
-    precision: Precision = FP32,
 ) -> torch.Tensor:
-    """Return images (len(labels), *image_shape) that maximise the model's loss on the labels given.
+    """Return images (len(labels), 3, H, W) that maximise the model's loss on the labels given.
 
     Minimises -mean loss + penalty * mean over images of the sum of squares, by Adam from standard normal noise.
 
     Args:
+        task: gives the size of its images, the seed of the noise and the number format.
         model: in eval mode, not changed.
         labels: what each image is labelled with, as in the table, nan where nothing is said.
-        image_shape: (3, H, W).
         num_steps, learning_rate: of Adam.
         penalty: lambda >= 0.
-        seed: of the noise.
-        precision: number format of the forward and backward pass.
 
     Source: Tarun et al. (2023), equation 2.
     """
-    noise = torch.randn(len(labels), *image_shape, generator=torch.Generator().manual_seed(seed))
-    noise = noise.to(device_of(model)).requires_grad_()
-    optimizer = torch.optim.Adam([noise], lr=learning_rate)
-    for _ in range(num_steps):
-        with precision.autocast(noise.device):
-            logits = model(noise)
-        loss = -_mean_loss(logits, labels) + penalty * noise.square().flatten(1).sum(1).mean()
-        (noise.grad,) = torch.autograd.grad(loss, noise)
-        optimizer.step()
-    return noise.detach()
+    shape = (len(labels), *task.table.images.shape[1:])
+    noise = _Noise(shape, task.seed, next(model.parameters()))
+
+    def objective(images: torch.Tensor) -> torch.Tensor:
+        with task.precision.autocast(images.device):
+            logits = model(images)
+        return -_mean_loss(logits, labels) + penalty * images.square().flatten(1).sum(1).mean()
+
+    return noise.descend(model, objective, num_steps, learning_rate)
 
 
 def distant_noise(
@@ -83,27 +96,19 @@ def distant_noise(
 
     Source: Choi and Na (2023), public notebooks.
     """
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
-    noise.requires_grad_()
-    optimizer = torch.optim.Adam([noise], lr=learning_rate)
+    noise = _Noise(tuple(images.shape), seed, images)
     was_training = model.training
     model.eval()  # in train mode each forward pass would move BatchNorm's statistics
     with torch.no_grad():
         target = model(images)
-    for _ in range(num_steps):
-        distance = (model(noise) - target).square()
-        (noise.grad,) = torch.autograd.grad(-mean_over(distance, chosen), noise)
-        optimizer.step()
+    made = noise.descend(model, lambda x: -mean_over((model(x) - target).square(), chosen), num_steps, learning_rate)
     model.train(was_training)
-    return noise.detach().clamp_(0, 1)
+    return made.clamp_(0, 1)
 
 
 def unsir(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     form: str = "auto",
     num_noise_images: int = 16,
     noise_steps: int = 40,
@@ -117,7 +122,6 @@ def unsir(
     repair_learning_rate: float = 0.001,
     batch_size: int = 64,
     batchnorm: str = "train",
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy that was impaired by noise and repaired on what is kept.
 
@@ -127,10 +131,7 @@ def unsir(
     images alone.
 
     Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the noise and of the order of the images.
+        task: what to forget, and of which model.
         form: bank, instance, or auto: whichever fits the request.
         num_noise_images: bank: images of each bank.
         noise_steps, noise_learning_rate, noise_penalty: bank: see `learn_noise`.
@@ -138,8 +139,7 @@ def unsir(
         impair_epochs, impair_learning_rate: stage 1, passes over the images to keep, SGD without momentum.
         repair_epochs, repair_learning_rate: stage 2, 0 epochs leave it out.
         batch_size: images a batch.
-        batchnorm: see `descent.descend`; the bank is learnt in eval mode whatever it says.
-        precision: number format.
+        batchnorm: see `training.descend`; the bank is learnt in eval mode whatever it says.
 
     Raises:
         ValueError: unknown form, a bank for a request without a label or class of its own, a number of noise
@@ -154,70 +154,70 @@ def unsir(
     """
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}: {choices(form, FORMS)}")
-    has_bank = request.kind in ("label", "class")
+    has_bank = task.request.kind in ("label", "class")
     if form == "auto":
         form = "bank" if has_bank else "instance"
     if form == "bank" and not has_bank:
-        raise ValueError(f"a noise bank needs a label or a class, {request} has none: use form='instance'")
+        raise ValueError(f"a noise bank needs a label or a class, {task.request} has none: use form='instance'")
     require_at_least("impair_epochs", impair_epochs, 1)
     require_at_least("repair_epochs", repair_epochs, 0)
     require_at_least("num_noise_images", num_noise_images, 1)
     require_at_least("noise_penalty", noise_penalty, 0)
-    mask = request.mask(table)
-    unlearned = copy_of(model).to(memory_format=precision.memory_format)
-    sides = Sides(unlearned, table, mask, batch_size=batch_size, seed=seed, precision=precision)
+    unlearned, batches = task.start(), task.batches(batch_size)
     if form == "bank":
-        labels = noise_labels(table, request).repeat_interleave(num_noise_images, 0).to(device_of(unlearned))
+        labels = noise_labels(task).repeat_interleave(num_noise_images, 0).to(task.device)
         noise = learn_noise(
+            task,
             unlearned,
             labels,
-            image_shape=tuple(table.images.shape[1:]),
             num_steps=noise_steps,
             learning_rate=noise_learning_rate,
             penalty=noise_penalty,
-            seed=seed,
-            precision=precision,
-        ).to(memory_format=precision.memory_format)
-        share = max(1, batch_size // 2)
-        picks = torch.Generator().manual_seed(seed)
-
-        def impair(batch: Batch) -> torch.Tensor:
-            picked = torch.randperm(len(noise), generator=picks)[:share].to(noise.device)
-            with precision.autocast(noise.device):
-                logits = unlearned(torch.cat([batch.images, noise[picked]]))
-            keep = retain_loss(logits[: len(batch.rows)], batch.labels, batch.mask)
-            return keep + _mean_loss(logits[len(batch.rows) :], labels[picked])
-
-        stream: Iterator = sides.retain(impair_epochs)
+        ).to(memory_format=task.precision.memory_format)
+        impairing = batches.retain(impair_epochs), _beside_bank(task, unlearned, noise, labels, max(1, batch_size // 2))
     else:
-        seeds = iter(range(seed, 2**63))
-
-        def impair(pair: tuple[Batch, Batch]) -> torch.Tensor:
-            retain, forget = pair
-            size = min(len(retain.rows), len(forget.rows))
-            chosen = forget.mask[:size]
-            noise = distant_noise(
-                unlearned,
-                forget.images[:size],
-                chosen.expand(-1, table.num_outputs) if chosen.shape[1] == 1 else chosen,
-                num_steps=instance_noise_steps,
-                learning_rate=instance_noise_learning_rate,
-                seed=next(seeds),
-            )
-            with precision.autocast(noise.device):
-                of_noise = unlearned(noise)
-            of_noise = retain_loss(of_noise, retain.labels[:size], retain.mask[:size])
-            return of_noise + retain.retain_loss(unlearned)
-
-        stream = sides.pairs(impair_epochs)
-
-    for items, objective, rate in (
-        (stream, impair, impair_learning_rate),
-        (sides.retain(repair_epochs), lambda batch: batch.retain_loss(unlearned), repair_learning_rate),
-    ):
+        steps = {"num_steps": instance_noise_steps, "learning_rate": instance_noise_learning_rate}
+        impairing = batches.pairs(impair_epochs), _beside_distant_noise(task, unlearned, steps)
+    repairing = batches.retain(repair_epochs), lambda batch: batch.retain_loss(unlearned)
+    for (items, objective), rate in ((impairing, impair_learning_rate), (repairing, repair_learning_rate)):
         optimizer = sgd(unlearned.parameters(), learning_rate=rate, momentum=0.0, weight_decay=0.0)
         descend(unlearned, items, objective, optimizer, batchnorm=batchnorm)
     return unlearned
+
+
+def _beside_bank(
+    task: Task, model: nn.Module, noise: torch.Tensor, labels: torch.Tensor, num_picked: int
+) -> Callable[[Batch], torch.Tensor]:
+    """Return the loss of a batch to keep beside random images of the bank, each under its own labels."""
+    picks = torch.Generator().manual_seed(task.seed)
+
+    def impair(batch: Batch) -> torch.Tensor:
+        picked = torch.randperm(len(noise), generator=picks)[:num_picked].to(noise.device)
+        with task.precision.autocast(noise.device):
+            logits = model(torch.cat([batch.images, noise[picked]]))
+        keep = retain_loss(logits[: len(batch.rows)], batch.labels, batch.mask)
+        return keep + _mean_loss(logits[len(batch.rows) :], labels[picked])
+
+    return impair
+
+
+def _beside_distant_noise(task: Task, model: nn.Module, steps: dict) -> Callable[[tuple[Batch, Batch]], torch.Tensor]:
+    """Return the loss of a batch to keep and of noise far from a batch to forget, both under the labels to keep."""
+    seeds: Iterator[int] = iter(range(task.seed, 2**63))
+
+    def impair(pair: tuple[Batch, Batch]) -> torch.Tensor:
+        retain, forget = pair
+        size = min(len(retain.rows), len(forget.rows))
+        chosen = forget.mask[:size]
+        if chosen.shape[1] == 1:
+            chosen = chosen.expand(-1, task.table.num_outputs)
+        noise = distant_noise(model, forget.images[:size], chosen, **steps, seed=next(seeds))
+        with task.precision.autocast(noise.device):
+            of_noise = model(noise)
+        of_noise = retain_loss(of_noise, retain.labels[:size], retain.mask[:size])
+        return of_noise + retain.retain_loss(model)
+
+    return impair
 
 
 def _mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -12,16 +12,14 @@ from functools import partial
 import torch
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest
-from mlu_utils.devices import FP32, Precision
 from mlu_utils.training import require_at_least
 from mlu_utils.unlearning import importance, selection
 from mlu_utils.unlearning.constrained_finetune import constrained_finetune
 from mlu_utils.unlearning.influence import image_influence, most_influential
+from mlu_utils.unlearning.task import Task
 
-# Small batches, because images cancel in the gradient of a large one (see importance.sensitivity).
+# Small batches, because images cancel in the gradient of a large one.
 gradients_of = partial(importance.gradient_statistics, batch_size=16)
 
 
@@ -82,11 +80,7 @@ def filtered_weights(
     selection.require_reading(reading)
     if tau <= 0:
         raise ValueError(f"tau must be positive, got {tau}")
-    if not chosen.any():
-        raise ValueError(
-            "no weight has any influence on what must be forgotten (the model is certain of it on every calibration "
-            "image): take more calibration images"
-        )
+    selection.require_weights(scores[chosen])
     if reading == "printed":
         return chosen & (scores < scores[chosen].mean() / tau)
     filtered = chosen & (scores > tau)
@@ -106,11 +100,8 @@ def filter_weights(model: nn.Module, filtered: dict[str, torch.Tensor], *, noise
 
 
 def weight_filtering(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     reading: str = "targeted",
     calibration_split: str = "train",
     num_calibration_images: int = 64,
@@ -124,30 +115,24 @@ def weight_filtering(
     num_rounds: int = 2,
     steps_per_round: int = 2,
     epsilon: float = 0.01,
-    finetune_learning_rate: float = 0.01,
-    finetune_batch_size: int = 64,
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy of the model that has forgotten the request, by Weight Filtering.
 
     Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the calibration sample, the perturbation, the noise and the fine-tuning order.
+        task: what to forget, and of which model; its seed is that of the calibration sample, the perturbation, the
+            noise and the order of fine-tuning.
         reading: printed, targeted or random (see `selection.READINGS`).
-        calibration_split, num_calibration_images: what gradients are taken on.
+        calibration_split, num_calibration_images: what gradients are taken on; fine-tuning learns from that split.
         influence_solver, influence_damping, influence_noise_std: see `influence.image_influence`.
         influential_share: share of calibration images that the influence keeps.
         forget_share: share of weights in the forget set W_f.
         tau: filtering threshold, see `filtered_weights`; adapted each round.
         filter_noise_std: 0: filtered weights become 0, else N(0, filter_noise_std^2).
         num_rounds: rounds of filtering and fine-tuning.
-        steps_per_round, epsilon, finetune_learning_rate, finetune_batch_size: see `finetuning.constrained_finetune`.
-        precision: number format of fine-tuning.
+        steps_per_round, epsilon: of fine-tuning, see `constrained_finetune`.
 
     Raises:
-        ValueError: an argument out of range, or a request that this table cannot serve.
+        ValueError: an argument out of range.
 
     Source: Hossain et al. (2025), Algorithms 1 and 3.
 
@@ -156,63 +141,53 @@ def weight_filtering(
     """
     selection.require_reading(reading)
     require_at_least("num_rounds", num_rounds, 1)
-    mask = request.mask(table)
-    unlearned = copy_of(model)
+    unlearned = copy_of(task.model)
     forget_rows, retain_rows = selection.calibration_rows(
-        table,
-        mask,
+        task,
         num_forget_images=num_calibration_images,
         num_retain_images=num_calibration_images,
         split=calibration_split,
-        seed=seed,
     )
     influence = image_influence(
-        unlearned,
-        table,
-        forget_rows,
-        mask,
-        solver=influence_solver,
-        damping=influence_damping,
-        noise_std=influence_noise_std,
-        seed=seed,
+        task, forget_rows, solver=influence_solver, damping=influence_damping, noise_std=influence_noise_std
     )
     influential = most_influential(influence, forget_rows, influential_share)
     # Once a label's head row is 0 the forget loss has no gradient in the trunk: measure it on the original.
-    of_forget = gradients_of(unlearned, table, influential, mask, loss="forget", precision=precision).mean_absolute
+    of_forget = gradients_of(task, influential, loss="forget").mean_absolute
+    forget_entries = float(task.mask.float().mean())
     parameters = dict(unlearned.named_parameters())
-    exclusive = selection.exclusive_weights(unlearned, mask)
+    exclusive = selection.exclusive_weights(task)
     modified = torch.zeros(len(of_forget), dtype=torch.bool, device=of_forget.device)
     first_curvature = None
-    for round_number in range(num_rounds):
-        of_retain = gradients_of(unlearned, table, retain_rows, mask, loss="retain", precision=precision)
+    for number in range(num_rounds):
+        of_retain = gradients_of(task, retain_rows, loss="retain", model=unlearned)
         curvature = float(of_retain.mean_square.mean())
         first_curvature = first_curvature or curvature
-        forget, retain = composite_scores(of_forget, of_retain.mean_absolute, forget_entries=float(mask.float().mean()))
-        if reading == "printed":
-            scores, chosen = forget, selection.forget_set(of_forget, forget_share)
-        else:
-            scores = selection.relative_importance(forget, retain, exclusive=exclusive)
-            chosen = selection.forget_set(of_forget, forget_share, relative=scores)
+        scores, chosen = selection.scored_forget_set(
+            of_forget,
+            forget_share,
+            reading=reading,
+            scores=composite_scores(of_forget, of_retain.mean_absolute, forget_entries=forget_entries),
+            exclusive=exclusive,
+        )
         adapted = adaptive_tau(
             tau,
             overlap=selection.overlap(of_forget, of_retain.mean_absolute),
             curvature=curvature,
             first_curvature=first_curvature,
         )
-        filtered = filtered_weights(scores, chosen, adapted, reading=reading, seed=seed + round_number)
-        filter_weights(unlearned, importance.unflatten(filtered, parameters), noise_std=filter_noise_std, seed=seed)
+        filtered = filtered_weights(scores, chosen, adapted, reading=reading, seed=task.seed + number)
+        filter_weights(
+            unlearned, importance.unflatten(filtered, parameters), noise_std=filter_noise_std, seed=task.seed
+        )
         modified |= filtered
         constrained_finetune(
+            task,
             unlearned,
-            table,
-            table.rows(calibration_split),
-            mask,
             importance.unflatten(modified, parameters),
             num_steps=steps_per_round,
             epsilon=epsilon,
-            learning_rate=finetune_learning_rate,
-            batch_size=finetune_batch_size,
-            seed=seed + round_number,
-            precision=precision,
+            split=calibration_split,
+            round_number=number,
         )
     return unlearned

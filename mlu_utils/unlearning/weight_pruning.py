@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mlu_utils.data.table import ImageTable
 from mlu_utils.models import copy_of
-from mlu_utils.requests import ForgetRequest, retain_loss
-from mlu_utils.devices import FP32, Precision
+from mlu_utils.requests import retain_loss
 from mlu_utils.training import predict_logits, require_at_least
-from mlu_utils.unlearning import importance, selection
+from mlu_utils.unlearning import curvature, importance, selection
 from mlu_utils.unlearning.constrained_finetune import constrained_finetune
+from mlu_utils.unlearning.task import Task
 
 # Zones of Algorithm 2, as values of an int8 vector over the weights.
 UNTOUCHED, ZEROED, SHRUNK, NUDGED = 0, 1, 2, 3
 ZONE_NAMES = ("untouched", "zeroed", "shrunk", "nudged")
+TOLERANCE = 0.05  # growth of the retain loss that lets the share of weights grow
 
 
 def pruning_importance(
@@ -58,8 +58,8 @@ def assign_zones(
     """Return int8: the zone of each weight; weights outside W_f are untouched.
 
     printed: below tau_l zeroed, up to tau_h shrunk, from tau_h on nudged. targeted: the other way round, from tau_h
-    on zeroed (they matter to the forgotten entries and not to the others), below tau_l nudged. random: the
-    targeted zones dealt out to random weights.
+    on zeroed (they matter to the forgotten entries and not to the others), below tau_l nudged. random: as many
+    weights in each zone as in the targeted reading, picked at random.
 
     Raises:
         ValueError: unknown reading.
@@ -134,53 +134,42 @@ class PruningScores:
 
 
 def pruning_scores(
-    model: nn.Module,
-    table: ImageTable,
+    task: Task,
     rows: torch.Tensor,
-    mask: torch.Tensor,
     *,
     loss: str,
     alpha: float,
     beta: float,
     hessian: str,
-    seed: int,
     batch_size: int = 16,
-    precision: Precision = FP32,
+    model: nn.Module | None = None,
 ) -> PruningScores:
     """Return I(w) of the forget or the retain loss for every weight.
 
     Args:
-        model: in eval mode.
-        table: the data.
+        task: what must be forgotten; its seed is that of a sampled Hessian.
         rows: calibration images.
-        mask: bool (N, K), entries to forget.
         loss: "forget" or "retain".
         alpha, beta: see `pruning_importance`.
-        hessian: see `importance.diagonal_hessian`. "exact" costs one backward pass a label, so it suits the forget
-            loss of a label request; "sampled" and "squared_minibatch" cost one whatever the number of labels.
+        hessian: one of `curvature.HESSIANS`, or "auto": exact where the network allows it, else squared_minibatch.
+            "exact" costs one backward pass a label, so it suits the forget loss of a label request.
         batch_size: images a gradient is averaged over, for "squared_minibatch".
-        seed: of "sampled".
-        precision: number format, for "squared_minibatch".
+        model: network to look at, in eval mode; default: the task's.
 
     Differs: S(w) is the root mean square over images of |dl_n/dw| (with "squared_minibatch": the mean over batches
     of the batch's |dL/dw|), because images cancel in the plain gradient of a trained model.
     """
+    model = model or task.model
+    if hessian == "auto":
+        hessian = "exact" if curvature.is_exact_for(model, task.table) else "squared_minibatch"
     if hessian == "squared_minibatch":
-        of_batches = importance.gradient_statistics(
-            model, table, rows, mask, loss=loss, batch_size=batch_size, precision=precision
-        )
+        of_batches = importance.gradient_statistics(task, rows, loss=loss, batch_size=batch_size, model=model)
         sensitivity, diagonal, gradient = of_batches.mean_absolute, of_batches.mean_square, of_batches.mean
     else:
-        of_images = importance.image_statistics(model, table, rows, mask, loss=loss, method=hessian, seed=seed)
+        of_images = curvature.image_statistics(task, rows, loss=loss, method=hessian, model=model)
         sensitivity, diagonal, gradient = of_images.sensitivity, of_images.hessian, of_images.mean
-    return PruningScores(
-        pruning_importance(sensitivity, diagonal, flat_weights(model), alpha=alpha, beta=beta), gradient
-    )
-
-
-def flat_weights(model: nn.Module) -> torch.Tensor:
-    """Return a flat copy of all weights."""
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    weights = importance.flat_weights(model)
+    return PruningScores(pruning_importance(sensitivity, diagonal, weights, alpha=alpha, beta=beta), gradient)
 
 
 @torch.no_grad()
@@ -192,29 +181,22 @@ def write_weights(model: nn.Module, flat: torch.Tensor) -> None:
 
 
 def weight_pruning(
-    model: nn.Module,
-    table: ImageTable,
-    request: ForgetRequest,
+    task: Task,
     *,
-    seed: int,
     reading: str = "targeted",
     calibration_split: str = "train",
     num_forget_images: int = 12,
     num_retain_images: int = 24,
-    forget_hessian: str = "exact",
+    forget_hessian: str = "auto",
     retain_hessian: str = "squared_minibatch",
     alpha: float = 0.5,
     beta: float = 0.5,
     forget_share: float = 0.0005,
     num_rounds: int = 1,
-    tolerance: float = 0.05,
     decay: float = 1.0,
     reduced_rate: float = 0.001,
     steps_per_round: int = 1,
     epsilon: float = 0.01,
-    finetune_learning_rate: float = 0.01,
-    finetune_batch_size: int = 64,
-    precision: Precision = FP32,
 ) -> nn.Module:
     """Return a copy of the model that has forgotten the request, by Weight Pruning.
 
@@ -223,23 +205,19 @@ def weight_pruning(
     anew in each round.
 
     Args:
-        model: the original model; not changed.
-        table: the data.
-        request: what to forget.
-        seed: of the calibration samples, a sampled Hessian and the fine-tuning order.
+        task: what to forget, and of which model; its seed is that of the calibration samples, a sampled Hessian and
+            the order of fine-tuning.
         reading: printed, targeted or random (see `selection.READINGS`).
         calibration_split: what gradients are taken on and fine-tuning learns from.
         num_forget_images, num_retain_images: calibration images for the two losses.
         forget_hessian, retain_hessian, alpha, beta: see `pruning_scores`.
         forget_share: share of weights in the forget set W_f of the first round; adapts, see `next_share`.
         num_rounds: rounds of pruning and fine-tuning.
-        tolerance: see `next_share`.
         decay, reduced_rate: see `prune_weights`.
-        steps_per_round, epsilon, finetune_learning_rate, finetune_batch_size: see `finetuning.constrained_finetune`.
-        precision: number format of fine-tuning.
+        steps_per_round, epsilon: of fine-tuning, see `constrained_finetune`.
 
     Raises:
-        ValueError: an argument out of range, or a request that this table cannot serve.
+        ValueError: an argument out of range.
 
     Source: Hossain et al. (2025), Algorithms 2 and 3.
 
@@ -248,37 +226,27 @@ def weight_pruning(
     """
     selection.require_reading(reading)
     require_at_least("num_rounds", num_rounds, 1)
-    mask = request.mask(table)
-    unlearned = copy_of(model)
+    unlearned = copy_of(task.model)
     forget_rows, retain_rows = selection.calibration_rows(
-        table,
-        mask,
-        num_forget_images=num_forget_images,
-        num_retain_images=num_retain_images,
-        split=calibration_split,
-        seed=seed,
+        task, num_forget_images=num_forget_images, num_retain_images=num_retain_images, split=calibration_split
     )
-    options = {"alpha": alpha, "beta": beta, "seed": seed, "precision": precision}
-    forget = pruning_scores(
-        unlearned, table, forget_rows, mask, loss="forget", hessian=forget_hessian, **options
-    ).importance
+    options = {"alpha": alpha, "beta": beta}
+    forget = pruning_scores(task, forget_rows, loss="forget", hessian=forget_hessian, **options).importance
     parameters = dict(unlearned.named_parameters())
-    exclusive = selection.exclusive_weights(unlearned, mask)
+    exclusive = selection.exclusive_weights(task)
     modified = torch.zeros(len(forget), dtype=torch.bool, device=forget.device)
     first_loss, share = None, forget_share
-    for round_number in range(num_rounds):
-        retain = pruning_scores(unlearned, table, retain_rows, mask, loss="retain", hessian=retain_hessian, **options)
-        if reading == "printed":
-            scores, chosen = forget, selection.forget_set(forget, share)
-        else:
-            scores = selection.relative_importance(forget, retain.importance, exclusive=exclusive)
-            chosen = selection.forget_set(forget, share, relative=scores)
+    for number in range(num_rounds):
+        retain = pruning_scores(task, retain_rows, loss="retain", hessian=retain_hessian, model=unlearned, **options)
+        scores, chosen = selection.scored_forget_set(
+            forget, share, reading=reading, scores=(forget, retain.importance), exclusive=exclusive
+        )
         thresholds = selection.percentile_thresholds(scores[chosen])
-        zones = assign_zones(scores, chosen, thresholds, reading=reading, seed=seed + round_number)
+        zones = assign_zones(scores, chosen, thresholds, reading=reading, seed=task.seed + number)
         if num_rounds > 1 and first_loss is None:
-            first_loss = calibration_loss(unlearned, table, retain_rows, mask)
+            first_loss = calibration_loss(task, unlearned, retain_rows)
         pruned = prune_weights(
-            flat_weights(unlearned),
+            importance.flat_weights(unlearned),
             zones,
             scores,
             retain.gradient,
@@ -289,24 +257,20 @@ def weight_pruning(
         write_weights(unlearned, pruned)
         modified |= zones != UNTOUCHED
         if num_rounds > 1:
-            loss = calibration_loss(unlearned, table, retain_rows, mask)
-            share = next_share(share, loss=loss, first_loss=first_loss, tolerance=tolerance)
+            loss = calibration_loss(task, unlearned, retain_rows)
+            share = next_share(share, loss=loss, first_loss=first_loss, tolerance=TOLERANCE)
         constrained_finetune(
+            task,
             unlearned,
-            table,
-            table.rows(calibration_split),
-            mask,
             importance.unflatten(modified, parameters),
             num_steps=steps_per_round,
             epsilon=epsilon,
-            learning_rate=finetune_learning_rate,
-            batch_size=finetune_batch_size,
-            seed=seed + round_number,
-            precision=precision,
+            split=calibration_split,
+            round_number=number,
         )
     return unlearned
 
 
-def calibration_loss(model: nn.Module, table: ImageTable, rows: torch.Tensor, mask: torch.Tensor) -> float:
+def calibration_loss(task: Task, model: nn.Module, rows: torch.Tensor) -> float:
     """Return the retain loss on the rows."""
-    return float(retain_loss(predict_logits(model, table, rows), table.labels[rows], mask[rows]))
+    return float(retain_loss(predict_logits(model, task.table, rows), task.table.labels[rows], task.mask[rows]))

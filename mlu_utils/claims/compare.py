@@ -1,0 +1,403 @@
+"""Every printed number as a claim, ours beside it, and the verdict.
+
+Purpose: one row for each number that the paper or the benchmark prints. The numbers lie in the CSV files of
+`data/reference/`; which number of ours is compared with which of them, and by which rule, in `comparisons.yaml` there.
+Must not: train, score, draw or write files; what was measured is passed in.
+
+Kinds of check, one for each claim:
+- "printed numbers": do the printed numbers agree with each other? Nothing is measured, see `printed`.
+- "embedded data": does the claim hold in our runs on embedded data? Levels can't match there, since data and start
+  weights differ, so each table cell becomes a relation, such as a method minus Retrain.
+- "paper's data": the printed level itself; testable when that data set is there.
+- "setting": a choice and not a result; reproduced when every study of the run uses the same value.
+
+Rates are fractions in [0, 1] in scores and `Measured`, percent in the claims, because the paper prints percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mlu_utils.claims.printed import (
+    CONSISTENT,
+    INCONSISTENT,
+    NOT_TESTABLE,
+    Tables,
+    check_printed,
+    comparisons,
+    load_tables,
+    longest_line,
+    parse_printed,
+)
+from mlu_utils.naming import choices
+
+REPRODUCED = "reproduced"
+NOT_REPRODUCED = "not reproduced"
+VERDICTS = (CONSISTENT, INCONSISTENT, REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE)
+PRINTED, EMBEDDED, OWN_DATA, SETTING = CHECK_KINDS = ("printed numbers", "embedded data", "paper's data", "setting")
+RULES = ("at_least", "at_most", "between", "close")
+COLUMNS = ("claim_id", "where", "quantity", "printed", "ours", "unit", "dataset_ours", "check", "verdict", "reason")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Our number for one claim; rates and their differences as fractions, None with a reason where there is none."""
+
+    value: float | None
+    dataset: str = "-"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """Where in the tidy scores our number for a claim lies; the fields are explained in `comparisons.yaml`."""
+
+    dataset: str
+    method: str
+    split: str
+    label: str
+    metric: str
+    request: str
+    model: str = ""
+    against: tuple[str, ...] = ()
+    over: str = "mean"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One printed number, or one sentence about printed numbers.
+
+    Args:
+        claim_id: unique.
+        where: section or table.
+        quantity: what it is, in our words.
+        printed: as printed; for a difference the difference of the printed numbers.
+        unit: "%", "points", "s", ...; with the first two, ours is measured as a fraction.
+        check: one of `CHECK_KINDS`.
+        rule, tolerance: see `verdict`; empty where the printed form implies the rule.
+        ours: where our number lies among the scores, if it lies there.
+    """
+
+    claim_id: str
+    where: str
+    quantity: str
+    printed: str
+    unit: str
+    check: str
+    rule: str = ""
+    tolerance: float | None = None
+    ours: Counterpart | None = None
+
+
+def verdict(
+    printed: float | tuple[float, float], ours: float | None, rule: str, *, tolerance: float | None = None
+) -> str:
+    """Judge our number against a printed one.
+
+    Args:
+        printed: the printed number, for "between" the pair (low, high).
+        ours: in the same unit; None or nan where it could not be measured.
+        rule: "at_least": ours >= printed; "at_most": ours <= printed; "between": low <= ours <= high;
+            "close": |ours - printed| <= tolerance. Bounds belong to the reproduced side.
+        tolerance: >= 0, in the same unit; for "close" only, and needed there.
+
+    Returns:
+        `REPRODUCED`, `NOT_REPRODUCED` or `NOT_TESTABLE`.
+
+    Raises:
+        ValueError: unknown rule, a pair where a number is needed or the other way round, tolerance missing.
+
+    Example:
+        >>> verdict(93.0, 94.1, "at_least"), verdict(93.0, 92.9, "at_least"), verdict(93.0, None, "at_least")
+        ('reproduced', 'not reproduced', 'cannot be tested here')
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
+    if isinstance(printed, tuple) != (rule == "between"):
+        raise ValueError(f"printed {printed!r} does not fit the rule {rule!r}: only 'between' takes a pair")
+    if (rule == "close") != (tolerance is not None and tolerance >= 0):
+        raise ValueError(f"tolerance {tolerance!r} with rule {rule!r}: 'close' needs one >= 0, no other rule takes one")
+    if ours is None or math.isnan(ours):
+        return NOT_TESTABLE
+    if rule == "between":
+        holds = printed[0] <= ours <= printed[1]
+    elif rule == "close":
+        holds = abs(ours - printed) <= tolerance
+    else:
+        holds = ours >= printed if rule == "at_least" else ours <= printed
+    return REPRODUCED if holds else NOT_REPRODUCED
+
+
+# --- from printed tables to claims --------------------------------------------------------------------------
+
+
+def load_claims(tables: Tables | None = None) -> tuple[Claim, ...]:
+    """Return every claim: the text's, then those of the tables' cells, levels and relations.
+
+    Args:
+        tables: as `load_tables` gives them, which is the default.
+
+    Raises:
+        ValueError: an id twice, or an unknown kind of check.
+    """
+    tables = load_tables() if tables is None else tables
+    claims: dict[str, Claim] = {}
+    for name, shared in comparisons()["tables"].items():
+        for claim in _claims_of(tables[name], shared):
+            if claim.check not in CHECK_KINDS:
+                raise ValueError(f"claim {claim.claim_id!r}: check {claim.check!r}: expected one of {CHECK_KINDS}")
+            if claim.claim_id in claims:
+                raise ValueError(f"claim {claim.claim_id!r} is there twice")
+            claims[claim.claim_id] = claim
+    return tuple(claims.values())
+
+
+def _claims_of(table: pd.DataFrame, shared: Mapping) -> Iterator[Claim]:
+    rows = table.astype(object).where(table.notna(), "").to_dict("records")
+    keys = [column for column in table if not column.endswith("_pct")]
+    by_keys = {tuple(row[key] for key in keys): row for row in rows}
+    for row in rows:
+        for own in shared["claims"]:
+            if _fits(row, own.get("rows", {})) and not ("unless" in own and _fits(row, own["unless"])):
+                other = {**row, **own["minus"]} if "minus" in own else None
+                entry = {**shared, **own, "ours": {**shared.get("ours", {}), **own.get("ours", {})}}
+                yield _claim(row, entry, other and by_keys[tuple(other[key] for key in keys)])
+
+
+def _fits(row: Mapping, wanted: Mapping) -> bool:
+    """Return whether a row has these values, of which a list allows several and {column} names another column."""
+    for column, value in wanted.items():
+        allowed = value if isinstance(value, list) else [value]
+        if row[column] not in [v.format_map(row) if isinstance(v, str) else v for v in allowed]:
+            return False
+    return True
+
+
+def _claim(row: Mapping, entry: Mapping, other: Mapping | None) -> Claim:
+    """Fill an entry of `comparisons.yaml` with a printed row, and with the row that is subtracted from it."""
+    texts = ("id", "where", "quantity", "unit", "check", "rule", "tolerance")
+    claim_id, where, quantity, unit, check, rule, tolerance = (
+        str(entry.get(name, "")).format_map(row) for name in texts
+    )
+    printed, tolerance = row.get(entry["printed"], entry["printed"]), float(tolerance) if tolerance else None
+    if other is not None:
+        difference = printed - other[entry["printed"]]
+        printed, tolerance = f"{difference:.2f}", max(tolerance, abs(difference) / 2)
+    printed = printed if isinstance(printed, str) else f"{printed:g}"
+    ours = _counterpart(row, entry["ours"] or comparisons()["text"].get(claim_id))
+    return Claim(claim_id, where, quantity, printed, unit, check, rule, tolerance, ours)
+
+
+def _counterpart(row: Mapping, entry: Mapping | None) -> Counterpart | None:
+    if not entry:
+        return None
+    names = comparisons()["names"]
+    words = {column: names.get(word, word) for column, word in row.items()}
+    words |= comparisons()["datasets"].get(row.get("dataset"), {})
+    entry = {**entry, "against": tuple(names.get(name, name) for name in entry.get("against", ()))}
+    return Counterpart(
+        **{name: value.format_map(words) if isinstance(value, str) else value for name, value in entry.items()}
+    )
+
+
+# --- from our scores to measured claims ---------------------------------------------------------------------
+
+_Study = tuple[str, str, str]  # dataset, model, request
+_Values = dict[tuple[str, str, str, str], float]  # method, split, label, metric -> mean over seeds
+
+
+def measure(
+    scores: pd.DataFrame,
+    sweep: pd.DataFrame | None = None,
+    *,
+    stand_ins: Mapping[str, tuple[str, ...]] | None = None,
+) -> dict[str, Measured]:
+    """Find our number for every claim that tidy scores can answer.
+
+    Methods count in their targeted reading. A relation is the mean over the studies that fit (seeds averaged first),
+    their range given as reason; a claim of the text takes the study that speaks most against it.
+
+    Args:
+        scores: tidy scores, as `results.scores.read_scores` gives them.
+        sweep: our Table 1: columns study, epsilon, tau, quantity (retained accuracy, forgetting), value.
+        stand_ins: printed data set -> names of ours that stand in for it; default those of `comparisons.yaml`.
+
+    Returns:
+        Claim id -> number; what can't be measured from these scores is left out.
+    """
+    datasets = comparisons()["datasets"]
+    if stand_ins is None:
+        stand_ins = {name: tuple(about.get("stand_ins", ())) for name, about in datasets.items()}
+    studies = _by_study(scores)
+    measured = {}
+    for claim in load_claims():
+        if claim.ours is not None:
+            own = (datasets[claim.ours.dataset]["loader"],)
+            names = own if claim.check == OWN_DATA else stand_ins.get(claim.ours.dataset, ())
+            found = _measure(claim.ours, {study: values for study, values in studies.items() if study[0] in names})
+            if found is not None:
+                measured[claim.claim_id] = found
+    return measured if sweep is None else measured | _measure_sweep(sweep)
+
+
+def _by_study(scores: pd.DataFrame) -> dict[_Study, _Values]:
+    keys = ["dataset", "model", "request", "method", "split", "label", "metric"]
+    means = scores[scores["reading"].isin(["-", "targeted"])].groupby(keys)["value"].mean()
+    studies: dict[_Study, _Values] = {}
+    for key, value in means.items():
+        studies.setdefault(key[:3], {})[key[3:]] = value
+    return studies
+
+
+def _measure(ours: Counterpart, studies: Mapping[_Study, _Values]) -> Measured | None:
+    found: dict[_Study, float] = {}
+    for study, values in studies.items():
+        _, model, request = study
+        is_request = request == ours.request or (ours.request.endswith(":") and request.startswith(ours.request))
+        label = request.partition(":")[2] if ours.label == "own" else ours.label
+        wanted = [(method, ours.split, label, ours.metric) for method in (ours.method, *ours.against)]
+        if is_request and ours.model in ("", model) and all(key in values for key in wanted):
+            found[study] = values[wanted[0]] - max((values[key] for key in wanted[1:]), default=0.0)
+    if not found:
+        return None
+    numbers = list(found.values())
+    value = {"mean": np.mean, "min": min, "max": max}[ours.over](numbers)
+    if ours.note:
+        reason = f"{ours.note}; " + ", ".join(f"{study[0]} {number:.3f}" for study, number in found.items())
+    elif ours.over != "mean":
+        reason = f"least favourable of {len(found)} studies"
+    elif len(found) > 1:
+        reason = f"mean of {len(found)} studies, {100 * min(numbers):.1f} to {100 * max(numbers):.1f}"
+    else:
+        reason = "1 study"
+    return Measured(float(value), " and ".join(sorted({study[0] for study in found})), reason)
+
+
+def _measure_sweep(sweep: pd.DataFrame) -> dict[str, Measured]:
+    """Change of each quantity from the smallest to the largest epsilon (tau), mean over studies."""
+    measured = {}
+    for quantity in ("retained accuracy", "forgetting"):
+        means = sweep[sweep["quantity"] == quantity].groupby(["epsilon", "tau"], as_index=False)["value"].mean()
+        for varied, fixed in (("epsilon", "tau"), ("tau", "epsilon")):
+            line = longest_line(means, varied, fixed)
+            change = line["value"].iloc[-1] - line["value"].iloc[0]
+            reason = f"our {varied} from {line[varied].iloc[0]:g} to {line[varied].iloc[-1]:g}"
+            measured[f"table1/{varied}/{quantity}"] = Measured(float(change), "this run's studies", reason)
+    return measured
+
+
+def measure_settings(facts: Mapping[str, Mapping[str, object]]) -> dict[str, Measured]:
+    """Compare the settings of the run's studies with the printed ones.
+
+    Args:
+        facts: study -> its values by name, such as seed and the recipe's num_epochs.
+
+    Returns:
+        `setting/<name>` -> the printed value if every study uses it, else the value of the first that doesn't, which
+        the reason names. Settings that no study has are left out.
+    """
+    measured = {}
+    for claim in load_claims():
+        name = claim.claim_id.removeprefix("setting/")
+        used = {study: values[name] for study, values in facts.items() if name in values}
+        if claim.check != SETTING or not used:
+            continue
+        other = {study: value for study, value in used.items() if value != float(claim.printed)}
+        reason = ", ".join(f"{study} {value:g}" for study, value in other.items()) or f"{len(used)} studies"
+        value = next(iter(other.values()), float(claim.printed))
+        measured[claim.claim_id] = Measured(float(value), "this run's studies", reason)
+    return measured
+
+
+# --- the audit ----------------------------------------------------------------------------------------------
+
+
+def audit(measured: Mapping[str, Measured], tables: Tables | None = None) -> pd.DataFrame:
+    """Put every printed number beside ours, with a verdict and its reason.
+
+    Args:
+        measured: claim id -> our number, from `measure`, `measure_settings` or a notebook of its own. Where the unit
+            is "%" or "points", a fraction, which becomes percent here.
+        tables: printed numbers, default `load_tables()`.
+
+    Returns:
+        `COLUMNS`, one row a claim; ours nan where there is none. For a check of printed numbers, ours is what was
+        computed from them.
+
+    Raises:
+        ValueError: a measured id that is no claim or whose check uses printed numbers only, a percentage given as
+            such, a claim without rule, or a check without claim.
+    """
+    tables = load_tables() if tables is None else tables
+    claims, findings = {claim.claim_id: claim for claim in load_claims(tables)}, check_printed(tables)
+    checked = {claim.claim_id for claim in claims.values() if claim.check == PRINTED}
+    if checked != set(findings):
+        raise ValueError(f"claims and checks of printed numbers differ: {sorted(checked ^ set(findings))}")
+    for claim_id in measured:
+        if claim_id not in claims:
+            raise ValueError(f"no claim {claim_id!r}: {choices(claim_id, claims)}")
+        if claim_id in checked:
+            raise ValueError(f"claim {claim_id!r} is checked by printed numbers alone: nothing to measure")
+    rows = []
+    for name, claim in claims.items():
+        if claim.check == PRINTED:
+            finding = findings[name]
+            printed, source = finding.printed or claim.printed, "printed numbers"
+            ours, outcome, reason = finding.computed, finding.verdict, finding.reason
+        else:
+            found = measured.get(name) or Measured(None, reason=_why_untested(claim))
+            printed, source = claim.printed, found.dataset
+            ours, outcome, reason = _judge(claim, found)
+        row = (name, claim.where, claim.quantity, printed, ours, claim.unit, source, claim.check, outcome, reason)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def count_verdicts(audited: pd.DataFrame) -> pd.DataFrame:
+    """Return how many claims got which verdict, one row a verdict, one column a kind of check and `all`."""
+    counts = pd.crosstab(audited["verdict"], audited["check"]).reindex(
+        index=list(VERDICTS), columns=list(CHECK_KINDS), fill_value=0
+    )
+    return counts.assign(all=counts.sum(axis=1))
+
+
+def is_of_text(audited: pd.DataFrame) -> pd.Series:
+    """Return which claims are of the text or across tables, True, and which are a cell of one table, False."""
+    return ~audited["claim_id"].str.match(r"table\d/|benchmark/")
+
+
+def _judge(claim: Claim, found: Measured) -> tuple[float, str, str]:
+    """Return ours in the claim's unit, the verdict and its reason."""
+    if found.value is None or math.isnan(found.value):
+        return math.nan, NOT_TESTABLE, found.reason or "measured, but undefined"
+    implied, printed = parse_printed(claim.printed)
+    rule = claim.rule or implied
+    if not rule:
+        raise ValueError(f"claim {claim.claim_id!r} prints {claim.printed} and has no rule: choose from {RULES}")
+    ours = float(found.value)
+    if claim.unit in ("%", "points"):
+        low = 0.0 if claim.unit == "%" else -1.0
+        if not low <= ours <= 1.0:
+            raise ValueError(f"claim {claim.claim_id!r}: ours is {ours}, expected a fraction in [{low:g}, 1]")
+        ours *= 100.0
+    outcome = verdict(printed, ours, rule, tolerance=claim.tolerance)
+    checked = f"{rule} {claim.printed}" + (f" within {claim.tolerance:g}" if claim.tolerance is not None else "")
+    return ours, outcome, f"rule: {checked}" + (f"; {found.reason}" if found.reason else "")
+
+
+def _why_untested(claim: Claim) -> str:
+    if claim.check == SETTING:
+        return "a choice, not a result; not among the parameters of this run"
+    if claim.check == OWN_DATA:
+        return "a printed level: needs the paper's data set" + ("" if claim.unit != "s" else " and machine")
+    if claim.ours is None or claim.ours.over != "mean":  # a claim of the text, or ours is no score
+        return "no study of this run measures it"
+    methods = " and ".join((claim.ours.method, *claim.ours.against))
+    where = ", ".join(filter(None, (claim.ours.model, f"a request {claim.ours.request}")))
+    return f"no study of this run has {methods} with {where} on a stand-in for {claim.ours.dataset}"

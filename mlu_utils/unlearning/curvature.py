@@ -1,0 +1,358 @@
+"""Curvature: the exact diagonal of the Hessian of the forget or retain loss, from first derivatives only.
+
+In a network whose layers are linear or piecewise linear (ReLU, max-pooling, BatchNorm in eval mode) the output is
+piecewise linear in each single weight, so the second derivative of a logit vanishes and
+diag(Hessian) = diag(Gauss-Newton):
+
+    H_ww = 1/M sum_n sum_c (J_n^T v_nc)_w^2,    V_n = (v_n1 ... v_nC),   V_n V_n^T = Hessian of the loss of image n
+                                                                          in its logits, M = number of entries
+
+with J_n the Jacobian of the logits of image n. For one binary label that is sum_n s(1-s) (df/dw)^2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlu_utils.data.batches import Batches
+from mlu_utils.data.table import ImageTable
+from mlu_utils.naming import choices
+from mlu_utils.requests import entry_losses
+from mlu_utils.training import device_of
+from mlu_utils.unlearning.importance import Weights, chosen_entries, gradient_statistics, unflatten
+from mlu_utils.unlearning.task import Task
+
+# exact: one backward pass for each logit that the loss reads. sampled: one backward pass whatever the number of
+# logits, unbiased (random signs over the logits). squared_minibatch: mean over batches of the squared gradient, which
+# others call Fisher: fast, biased, depends on the batch size, accepts every network.
+HESSIANS = ("exact", "sampled", "squared_minibatch")
+
+# Backward nodes of operations that are linear, or piecewise linear, in their differentiable inputs.
+_PIECEWISE_LINEAR_NODES = (
+    "AccumulateGrad AsStrided Addmm Convolution MkldnnConvolution ConvolutionOverrideable NativeBatchNorm "
+    "CudnnBatchNorm "
+    "MiopenBatchNorm Relu LeakyRelu Hardtanh Threshold MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D Mean Sum Add "
+    "Sub Neg View UnsafeView Reshape T Transpose Permute Squeeze Unsqueeze Expand Cat Slice Select Clone Alias Copy "
+    "ToCopy Mm MaxPool2D ReshapeAlias ConstantPadNd"
+).split()
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """Averages over images n of what one loss L = mean_n l_n does to each weight, flat over all weights."""
+
+    hessian: torch.Tensor  # diagonal of the Hessian of L
+    mean_square: torch.Tensor  # mean over images of (dl_n/dw)^2
+    mean: torch.Tensor  # dL/dw
+
+    @property
+    def sensitivity(self) -> torch.Tensor:
+        """Root mean square of the images' gradients: images cannot cancel in it."""
+        return self.mean_square.sqrt()
+
+
+class NotPiecewiseLinearError(ValueError):
+    """This network has no exact diagonal here; `squared_minibatch` takes every network."""
+
+
+def is_exact_for(model: nn.Module, table: ImageTable) -> bool:
+    """Return whether the exact diagonal is to be had for this network, by one pass over one image of the table."""
+    [(images, _, _)] = Batches(table, torch.tensor([0]), batch_size=1, device=device_of(model))
+    try:
+        with _LayerTap(model) as tap:
+            tap.forward(images)
+    except NotPiecewiseLinearError:
+        return False
+    return True
+
+
+def diagonal_hessian(
+    task: Task, rows: torch.Tensor, *, loss: str, method: str = "exact", batch_size: int = 64
+) -> torch.Tensor:
+    """Return the diagonal of the Hessian of the forget or retain loss, >= 0 for every weight, flat.
+
+    Args:
+        task: what must be forgotten, and a model of Conv2d, Linear and BatchNorm2d layers with piecewise linear
+            activations.
+        rows: calibration images.
+        loss: "forget" or "retain".
+        method: one of `HESSIANS`.
+        batch_size: images at a time.
+
+    Raises:
+        ValueError: unknown method or loss; no entry for it among the rows; a network for which the identity of
+            the module's docstring fails (smooth activation, BatchNorm in train mode), or an unknown layer.
+
+    Source: Hossain et al. (2025), Algorithm 2 (H_ii); Schraudolph (2002) for the Gauss-Newton matrix.
+
+    Differs: the paper does not say how it gets H_ii.
+    """
+    if method not in HESSIANS:
+        raise ValueError(f"unknown Hessian method {method!r}: {choices(method, HESSIANS)}")
+    if method == "squared_minibatch":
+        return gradient_statistics(task, rows, loss=loss, batch_size=batch_size).mean_square
+    return image_statistics(task, rows, loss=loss, method=method, batch_size=batch_size, has_gradient=False).hessian
+
+
+def image_statistics(
+    task: Task,
+    rows: torch.Tensor,
+    *,
+    loss: str,
+    method: str = "exact",
+    batch_size: int = 64,
+    has_gradient: bool = True,
+    model: nn.Module | None = None,
+) -> ImageStatistics:
+    """Return curvature and gradients of the forget or retain loss from one forward pass over the rows, in float32.
+
+    Per-image gradients are never formed where a product of matrices gives their squares (`_LayerTap`).
+
+    Args:
+        task, rows, loss, batch_size: see `diagonal_hessian`; the task's seed is that of "sampled".
+        method: "exact" or "sampled".
+        has_gradient: False leaves `mean_square` and `mean` at 0 and saves one backward pass.
+        model: network to look at; default: the task's.
+
+    Raises:
+        ValueError: see `diagonal_hessian`.
+    """
+    model, device = model or task.model, task.device
+    generator = torch.Generator().manual_seed(task.seed)
+    mask = task.mask.to(device)
+    num_entries = 0
+    parameters = dict(model.named_parameters())
+    hessian, squares, sums = (torch.zeros(sum(p.numel() for p in parameters.values()), device=device) for _ in "hgm")
+    into = [unflatten(vector, parameters) for vector in (hessian, squares, sums)]
+    with _LayerTap(model) as tap:
+        for images, labels, batch_rows in Batches(task.table, rows, batch_size=batch_size, device=device):
+            chosen = chosen_entries(labels, mask[batch_rows], loss)
+            num_entries += int(chosen.sum())
+            if not chosen.any():
+                continue
+            logits = tap.forward(images)
+            factor = _loss_hessian_factor(logits.detach(), labels, chosen)  # (B, C, R)
+            if method == "sampled":
+                signs = torch.randint(0, 2, (len(images), 1, factor.shape[2]), generator=generator) * 2 - 1
+                factor = (factor * signs.to(device)).sum(2, keepdim=True)
+            gradient = output_gradient(logits, labels, chosen)  # (B, C)
+            ones = torch.ones(len(images), device=device)
+            if factor.shape[2] == 1 and has_gradient and chosen.shape[1] > 1 and int(chosen.any(0).sum()) == 1:
+                # One logit: its curvature and its gradient are multiples of the same Jacobian row, one pass does.
+                k = int(chosen.any(0).nonzero())
+                cotangent = torch.zeros_like(gradient)
+                cotangent[:, k] = 1
+                wanted = [(factor[:, k, 0], into[0], None), (gradient[:, k], into[1], into[2])]
+                tap.add_squares(logits, cotangent, wanted)
+                continue
+            for column in factor.unbind(2):
+                if column.any():
+                    tap.add_squares(logits, column, [(ones, into[0], None)])
+            if has_gradient:
+                tap.add_squares(logits, gradient, [(ones, into[1], into[2])])
+    if num_entries == 0:
+        raise ValueError(f"no entry of the {loss} loss among the {len(rows)} calibration images: choose other rows")
+    hessian /= num_entries
+    sums /= num_entries
+    # l_n = (images / entries) * sum of the image's losses, so that L is the mean of l_n.
+    squares *= len(rows) / num_entries**2
+    return ImageStatistics(hessian, squares, sums)
+
+
+def _loss_hessian_factor(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return V (B, C, R) with V V^T = Hessian of the summed chosen losses in the logits of each image."""
+    if labels.dtype == torch.int64:
+        p = logits.softmax(1)
+        # diag(p) - p p^T = V V^T with columns v_c = sqrt(p_c) (e_c - p).
+        factor = p.sqrt()[:, None, :] * (torch.eye(p.shape[1], device=p.device) - p[:, :, None])
+        return factor * chosen[:, :, None]
+    s = logits.sigmoid()
+    root = (s * (1 - s)).sqrt() * chosen
+    used = torch.nonzero(chosen.any(0)).flatten()
+    return torch.diag_embed(root)[:, :, used]
+
+
+class _LayerTap(contextlib.AbstractContextManager):
+    """Record each layer's input and the gradient at its output, and square per-image weight gradients from them.
+
+    The gradient of image n for a layer is an outer product of what went in and the gradient that came back, so
+    the squares need no per-image backward pass: one pass serves the whole batch.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._layers: dict[str, nn.Module] = {}
+        for name, module in model.named_modules():
+            own = [p for p, _ in module.named_parameters(recurse=False)]
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+                raise ValueError(
+                    f"layer {name!r} is BatchNorm in train mode: there each image's output depends on the whole "
+                    "batch and the diagonal identity fails; call model.eval() first"
+                )
+            if not own:
+                continue
+            if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+                raise NotPiecewiseLinearError(
+                    f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here "
+                    "(Conv2d, Linear and BatchNorm2d have): use squared_minibatch"
+                )
+            if isinstance(module, nn.Conv2d) and (module.groups != 1 or isinstance(module.padding, str)):
+                raise NotPiecewiseLinearError(
+                    f"layer {name!r}: grouped convolutions and padding given as text have no exact diagonal "
+                    "Hessian here: use squared_minibatch"
+                )
+            self._layers[name] = module
+        self._hooks: list = []
+        self._inputs: dict[str, torch.Tensor] = {}
+        self._gradients: dict[str, torch.Tensor] = {}
+
+    def __enter__(self) -> _LayerTap:
+        self._requires_grad = [p.requires_grad for p in self._model.parameters()]
+        # Weight gradients are formed here, per image; autograd must not form them too.
+        for p in self._model.parameters():
+            p.requires_grad_(False)
+        for name, layer in self._layers.items():
+            self._hooks.append(layer.register_forward_hook(self._record(name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        for p, flag in zip(self._model.parameters(), self._requires_grad, strict=True):
+            p.requires_grad_(flag)
+
+    def _record(self, name: str) -> Callable:
+        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if name in self._inputs:
+                raise NotPiecewiseLinearError(
+                    f"layer {name!r} is used twice in one pass: its exact diagonal is not implemented"
+                )
+            self._inputs[name] = inputs[0].detach()
+            # A hook on the tensor sees the gradient before a later in-place ReLU, which reading .grad would miss.
+            output.register_hook(lambda g: self._gradients.__setitem__(name, g))
+
+        return hook
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits; refuse a network that is not piecewise linear in its weights."""
+        self._inputs.clear()
+        logits = self._model(images.requires_grad_())
+        _require_piecewise_linear(logits)
+        return logits
+
+    def add_squares(
+        self,
+        logits: torch.Tensor,
+        cotangent: torch.Tensor,
+        wanted: list[tuple[torch.Tensor, Weights, Weights | None]],
+    ) -> None:
+        """For each (scale, squares, sums) add sum_n (scale_n g_n)^2 to `squares` and sum_n scale_n g_n to `sums`.
+
+        g_n = J_n^T v_n is the weight gradient of image n for v_n, the rows of `cotangent` (B, C); scale is (B,).
+        """
+        self._gradients.clear()
+        torch.autograd.backward(logits, cotangent, retain_graph=True)
+        scales = [scale for scale, _, _ in wanted]
+        for name, layer in self._layers.items():
+            if name not in self._gradients:
+                continue  # this logit does not depend on the layer
+            factors = _gradient_factors(layer, self._inputs[name], self._gradients[name])
+            for own, (g, x) in factors.items():
+                target = f"{name}.{own}" if name else own
+                totals = _sums_of_squared_products(g, x, scales)
+                for (scale, squares, sums), total in zip(wanted, totals, strict=True):
+                    squares[target] += total.view_as(squares[target])
+                    if sums is not None:
+                        left = (g * scale[:, None, None]).transpose(0, 1).flatten(1)  # (O, B P)
+                        sums[target] += (left @ x.transpose(0, 1).flatten(1).T).view_as(sums[target])
+
+
+def _gradient_factors(
+    layer: nn.Module, a: torch.Tensor, g: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return for each parameter factors (B, O, P) and (B, I, P) whose product over P is its per-image gradient.
+
+    Args:
+        layer: a layer that `_LayerTap` accepts.
+        a: its input.
+        g: the gradient at its output.
+    """
+    ones = torch.ones(len(a), 1, 1, dtype=a.dtype, device=a.device)
+    if isinstance(layer, nn.BatchNorm2d):
+        if layer.weight is None:
+            return {}
+        scale = torch.rsqrt(layer.running_var + layer.eps).view(1, -1, 1, 1)
+        normalised = (a - layer.running_mean.view(1, -1, 1, 1)) * scale
+        return {
+            "weight": ((g * normalised).sum((2, 3))[:, :, None], ones),
+            "bias": (g.sum((2, 3))[:, :, None], ones),
+        }
+    if isinstance(layer, nn.Linear):
+        factors = {"weight": (g[:, :, None], a[:, :, None])}
+    else:
+        patches = F.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        g = g.flatten(2)
+        factors = {"weight": (g, patches)}
+    if layer.bias is not None:
+        factors["bias"] = (g.reshape(*g.shape[:2], -1).sum(2, keepdim=True), ones)
+    return factors
+
+
+# Above this many output positions, forming the per-image gradient is cheaper than pairing positions.
+_MOST_PAIRED_POSITIONS = 6
+# Floats of per-image gradients held at a time: on a CPU they should stay in the cache.
+_CHUNK_FLOATS = {"cpu": 2**20, "cuda": 2**26}
+
+
+def _sums_of_squared_products(g: torch.Tensor, x: torch.Tensor, scales: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return sum_n (scale_n g_n x_n^T)^2, elementwise squares, (O, I), for each scale (B,); g (B, O, P), x (B, I, P).
+
+    With few positions P the square of the sum over positions is expanded into its P (P + 1) / 2 pairs, each a
+    product of matrices over the batch: no per-image gradient is ever stored.
+    """
+    batch, out, positions = g.shape
+    squared_scales = torch.stack(scales).square().to(g.dtype)  # (S, B)
+    if positions <= _MOST_PAIRED_POSITIONS:
+        p, q = torch.triu_indices(positions, positions, device=g.device)
+        twice = torch.where(p == q, 1.0, 2.0).to(g.dtype)
+        left = g[:, :, p] * g[:, :, q] * twice
+        right = (x[:, :, p] * x[:, :, q]).transpose(0, 1).reshape(x.shape[1], -1).T
+        return [(left * scale[:, None, None]).transpose(0, 1).reshape(out, -1) @ right for scale in squared_scales]
+    totals = torch.zeros(len(scales), out * x.shape[1], dtype=g.dtype, device=g.device)
+    images = max(1, _CHUNK_FLOATS[g.device.type] // totals.shape[1])
+    for start in range(0, batch, images):
+        chunk = slice(start, start + images)
+        gradients = torch.bmm(g[chunk], x[chunk].transpose(1, 2)).square_().flatten(1)  # (images, O I)
+        totals.addmm_(squared_scales[:, chunk], gradients)
+    return list(totals.view(len(scales), out, -1))
+
+
+def output_gradient(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of the summed chosen losses in the logits, (B, C)."""
+    leaf = logits.detach().requires_grad_()
+    losses, _ = entry_losses(leaf, labels)
+    return torch.autograd.grad((losses * chosen).sum(), leaf)[0]
+
+
+def _require_piecewise_linear(logits: torch.Tensor) -> None:
+    """Walk the autograd graph and refuse an operation that bends smoothly, such as GELU."""
+    allowed = set(_PIECEWISE_LINEAR_NODES)
+    seen, stack = set(), [logits.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = node.name().rstrip("0123456789").removesuffix("Backward")
+        if kind.split("::")[-1] not in allowed:
+            raise NotPiecewiseLinearError(
+                f"the network contains {kind}, which is not piecewise linear: there the diagonal of the Hessian "
+                "differs from that of the Gauss-Newton matrix; use squared_minibatch"
+            )
+        stack.extend(parent for parent, _ in node.next_functions)
