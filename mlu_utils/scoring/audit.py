@@ -1,6 +1,6 @@
 """What a deletion auditor asks: did it pass on data never used, and which method does best on the whole.
 
-Every threshold is the caller's: none is chosen here. Shapes as in `attribute_inference` and `membership`.
+Every threshold is the caller's. Shapes as in `attribute_inference` and `membership`.
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ AUDIT_QUESTIONS = ("keeps_utility", "is_silent_in_output", "is_gone_from_feature
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether every check passed, and one row a check with value, interval, threshold and reason.
+    """Whether every check passed by its value, and one row a check with value, interval, threshold and reason.
 
-    A check passes by its value; `is_certain` says whether the whole interval lies on the same side of the threshold.
+    `is_certain` says whether the whole interval lies on the same side of the threshold.
     """
 
     passed: bool
@@ -64,8 +64,8 @@ def verify_unlearning(
 ) -> Verification:
     """The secondary verification of WF and WP: attribute and membership inference on shadow data.
 
-    An attacker (`probe.ATTACKERS`) learns the forgotten label (n,), 1, 0 or nan, on half of the shadow people and is
-    tested on the other half. The membership attack compares images that were learned from with shadow images.
+    An attacker (`probe.ATTACKERS`) learns the forgotten label (n,) on half of the shadow people and is tested on the
+    other half. The membership attack compares images that were learned from with shadow images.
 
     Args:
         features, reference_features: (n, d) and (n, e) of the shadow images under the unlearned and the retrained
@@ -76,8 +76,8 @@ def verify_unlearning(
         max_excess_auc: largest AUC above the retrained model's.
 
     Source: Hossain et al. (2025), Algorithm 1, step 7: "verify with AIA and MIA on shadow data".
-    Differs: the paper gives neither attacker nor threshold; and a label that correlates with retained ones can be read
-    from the retrained model too, so that only the excess speaks about unlearning.
+    Differs: the paper gives neither attacker nor threshold. A label that correlates with retained ones can be read from
+    Retrain too, so that only the excess speaks about unlearning.
     """
     limits = {
         "attribute": (max_attribute_auc, 0.5),
@@ -129,14 +129,14 @@ def audit_table(
         numbers: method -> number of each of `AUDIT_COLUMNS`. Leaks are max(AUC, 1 - AUC), from all outputs and from the
             best attacked features; infinite relearning_steps = not relearned within the curve; nan = not measured.
         reference: the retrained model's row; it is shown and judged like the others.
-        max_utility_loss: how much retained accuracy may fall below the reference's.
-        max_output_excess, max_feature_excess: how far the leaks may lie above the reference's.
+        max_utility_loss, max_output_excess, max_feature_excess: how far retained accuracy may fall below the
+            reference's, and the leaks may lie above.
         min_relearning_ratio, max_time_share: least relearning steps and most time, over the reference's.
 
     Returns:
-        One row a method, best first: rank, method, `AUDIT_COLUMNS`, the answers to `AUDIT_QUESTIONS` (None where not
-        measured, which does not count as passed), num_passed, passed (all five). Rank: more answers passed, then
-        smaller leak from features, then higher retained accuracy, then less time; equal methods share a rank.
+        One row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not
+        measured, which is not passed), num_passed, passed (all). Rank: more answers passed, then smaller leak from
+        features, then higher retained accuracy, then less time; equal methods share a rank.
 
     >>> limits = dict(max_utility_loss=0, max_output_excess=0, max_feature_excess=0, min_relearning_ratio=1)
     >>> audit_table({"Retrain": dict(zip(AUDIT_COLUMNS, (0.9, 0.6, 0.7, 9, 60)))}, **limits).num_passed.item()
