@@ -196,7 +196,26 @@ def test_a_line_of_a_method_runs_what_names_this_method(project):
 
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
-    assert changed == {"11"}
+    assert changed == {"07", "11"}
+
+
+def test_what_a_changed_line_runs_again_in_the_real_notebooks(tmp_path, monkeypatch):
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("mlu_utils", "notebooks", "workflow"):
+        shutil.copytree(paths.ROOT / folder, tmp_path / folder, ignore=ignore)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    library = tmp_path / "mlu_utils"
+
+    def add(file, line):
+        with open(library / file, "a") as stream:
+            stream.write(f"\n{line}\n")
+
+    assert changed_by(lambda: add("training.py", "# a comment")) == set()
+    assert changed_by(lambda: add("results/style.py", "COLOUR = 1")) == {"11"}
+    of_scrub = changed_by(lambda: add("unlearning/scrub.py", "X = 1"))
+    assert {"05orl-eyeglasses", "06", "06b", "11"} <= of_scrub
+    assert not of_scrub & {"01", "02orl-eyeglasses", "03orl-eyeglasses", "04orl-eyeglasses", "07", "07c"}
+    forget_files()
 
 
 # --- One run ------------------------------------------------------------------------------------------------

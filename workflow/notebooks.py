@@ -62,7 +62,7 @@ RULES: dict[str, Rule] = {
         needs=("02_original_model", "05_baselines"), runs_for="profile", data=("tuning", "orl_attributes")
     ),
     "06b_people_and_images": Rule(runs_for="profile", data=("tuning", "orl_attributes")),
-    "07_appendix_proofs": Rule(runs_for="profile"),
+    "07_appendix_proofs": Rule(runs_for="profile", data=("reference",)),
     "07b_label_correlation": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning", "orl_attributes")),
     "07c_bounds_on_models": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning",)),
 }
