@@ -8,9 +8,9 @@ import torch
 
 from mlu_utils import data, tuning
 from mlu_utils.data.batches import normalise
+from mlu_utils.devices import resolve_device, resolve_precision
 from mlu_utils.models import build_model
 from mlu_utils.requests import ForgetRequest, retain_loss
-from mlu_utils.devices import resolve_device, resolve_precision
 from mlu_utils.training import fit
 from mlu_utils.unlearning import unlearn
 from mlu_utils.unlearning.weight_pruning import pruning_scores

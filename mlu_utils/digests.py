@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import modulefinder
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import CodeType
@@ -101,9 +102,21 @@ def _read(file: Path) -> str:
 @cache
 def _digest_and_imports(source: str) -> tuple[str, CodeType]:
     tree = ast.parse(source)
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    imports = compile(ast.Module(found, type_ignores=[]), "imports", "exec")
-    for node in ast.walk(tree):
+    statements = list(_statements(tree))
+    found = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+    in_order = sorted(found, key=lambda node: node.lineno)  # those from __future__ first
+    imports = compile(ast.Module(in_order, type_ignores=[]), "imports", "exec")
+    for node in statements:
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield a module and its statements, however deep; expressions hold none, and a walk through them takes long."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        for name in ("body", "orelse", "handlers", "finalbody", "cases"):
+            pending += getattr(node, name, ())

@@ -27,9 +27,8 @@ from mlu_utils.digests import code_digest
 from mlu_utils.models import build_model
 from mlu_utils.results.scores import NOT_UNLEARNED, SCORE_COLUMNS, method_display, read_scores
 from mlu_utils.scoring import audit, membership
-from mlu_utils.scoring.ordinal import reassign_removed_class
 from mlu_utils.scoring.probe import linear_probe
-from mlu_utils.scoring.utility import class_scores, label_scores
+from mlu_utils.scoring.utility import class_scores, label_scores, reassign_removed_class
 from mlu_utils.studies import Study
 from mlu_utils.training import fit, predict, predict_logits, right_entries, rows_with_entries
 from mlu_utils.unlearning import METHODS, require_method, unlearn
@@ -39,12 +38,7 @@ EPOCHS_BETWEEN_VALIDATIONS = 5
 SCORED_SPLITS = ("train", "validation", "test")
 PROBE_SPLITS = ("train", "test")  # where the probe learns and is scored
 SHADOW_SPLITS = ("validation", "test")  # what the secondary verification looks at
-VERIFICATION = {
-    "max_attribute_auc": 0.6,
-    "max_excess_auc": 0.05,
-    "max_membership_auc": 0.6,
-    "num_resamples": 300,
-}
+VERIFICATION = {"max_attribute_auc": 0.6, "max_excess_auc": 0.05, "max_membership_auc": 0.6, "num_resamples": 300}
 MAIN_READINGS = ("-", "targeted")  # the one by which a method is judged; the others are controls
 
 # Every trial of the search, `<kind>.csv`, written by workflow/tune.py. Kinds that were not searched take the nearest.
@@ -397,32 +391,20 @@ def _scored(
 # --- Scores of one model ---------------------------------------------------------------------------------------
 
 
-def score_rows(
-    study: Study,
-    model: nn.Module,
-    *,
-    method: str,
-    reading: str = "-",
-    unlearning_seed: int = NOT_UNLEARNED,
-    splits: Iterable[str] = SCORED_SPLITS,
-    has_probe: bool = True,
-) -> pd.DataFrame:
-    """Return the tidy rows of a model: every score of `scoring.utility` per split, and the probe on test.
+def score_rows(study: Study, model: nn.Module, *, splits: Iterable[str] = SCORED_SPLITS, **keys) -> pd.DataFrame:
+    """Return the tidy rows of a model: every score of `scoring.utility` per split, and of a label or class the probe.
 
     The model runs in the study's number format, in which it was trained. The probe learns on the features of the
-    train split and is scored on the test split; it needs one binary question, so it runs for label and class requests
-    only.
+    train split and is scored on the test split.
 
     Args:
         study: what is scored.
         model: on any device.
-        method, reading: keys of the rows.
-        unlearning_seed: key of the rows; the default says that nothing was unlearned.
         splits: splits to score.
-        has_probe: whether the probe is fitted.
+        **keys: of the rows, see `tidy`.
     """
     table, rows = study.table, []
-    has_probe = has_probe and study.forget_request.kind in ("label", "class")
+    has_probe = study.forget_request.kind in ("label", "class")
     predicted = {
         split: predict(model, table, table.rows(split), precision=study.number_format)
         for split in {*splits, *(PROBE_SPLITS if has_probe else ())}
@@ -431,11 +413,15 @@ def score_rows(
         scores = utility_rows(study, table.rows(split), predicted[split][0])
         rows += [{"split": split, "unit": "fraction", **row} for row in scores]
     if has_probe:
-        features = {split: predicted[split][1].numpy() for split in PROBE_SPLITS}
-        for metric, value in probe_scores(study, features).items():
-            label = study.forgotten_names[0]
+        (label,) = study.forgotten_names
+        if table.is_multi_label:
+            target = table.labels[:, table.label_index(label)]
+        else:
+            target = (table.labels[:, 0] == table.class_index(label)).float()
+        known = [(predicted[split][1].numpy(), target[table.rows(split)].numpy()) for split in PROBE_SPLITS]
+        for metric, value in linear_probe(*known[0], *known[1], seed=0).items():
             rows.append({"split": "test", "label": label, "metric": metric, "value": value, "unit": "fraction"})
-    return tidy(study, rows, method=method, reading=reading, unlearning_seed=unlearning_seed)
+    return tidy(study, rows, **keys)
 
 
 def utility_rows(study: Study, rows: torch.Tensor, logits: torch.Tensor) -> list[dict]:
@@ -462,43 +448,23 @@ def utility_rows(study: Study, rows: torch.Tensor, logits: torch.Tensor) -> list
     return scores
 
 
-def probe_scores(study: Study, features: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return how well a linear probe reads the forgotten label or class from the penultimate features.
-
-    Args:
-        study: whose request names the label or class.
-        features: (n, d) of the train split, on which the probe learns, and of the test split.
-    """
-    table, name = study.table, study.forgotten_names[0]
-    if table.is_multi_label:
-        target = table.labels[:, table.label_index(name)]
-    else:
-        target = (table.labels[:, 0] == table.class_index(name)).float()
-    fit, test = ((features[split], target[table.rows(split)].numpy()) for split in PROBE_SPLITS)
-    return linear_probe(*fit, *test, seed=0)
-
-
-def time_rows(
-    study: Study,
-    seconds: float,
-    *,
-    method: str,
-    reading: str = "-",
-    unlearning_seed: int = NOT_UNLEARNED,
-    retrain_time_s: float,
-) -> pd.DataFrame:
-    """Return the rows for seconds and for the speed-up over Retrain."""
+def time_rows(study: Study, seconds: float, *, retrain_time_s: float, **keys) -> pd.DataFrame:
+    """Return the rows for seconds and for the speed-up over Retrain, with the keys of `tidy`."""
     rows = [
         {"split": "-", "label": "-", "metric": "seconds", "value": seconds, "unit": "s"},
         {"split": "-", "label": "-", "metric": "speedup", "value": retrain_time_s / seconds, "unit": "x"},
     ]
-    return tidy(study, rows, method=method, reading=reading, unlearning_seed=unlearning_seed)
+    return tidy(study, rows, **keys)
 
 
 def tidy(
     study: Study, rows: list[dict], *, method: str, reading: str = "-", unlearning_seed: int = NOT_UNLEARNED
 ) -> pd.DataFrame:
-    """Return rows with the study's keys in front, columns as in `results.SCORE_COLUMNS`."""
+    """Return rows with the study's keys in front, columns as in `results.SCORE_COLUMNS`.
+
+    The keys of the run are `method`, `reading` and `unlearning_seed`; the default of the last says that nothing was
+    unlearned.
+    """
     keys = {
         "profile": study.profile,
         "dataset": study.dataset,

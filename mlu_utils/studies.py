@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import math
 import re
 from collections.abc import Mapping
@@ -58,13 +59,8 @@ class Recipe:
     is_augmented: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("num_epochs", 1),
-            ("batch_size", 1),
-            ("learning_rate", 0),
-            ("momentum", 0),
-            ("weight_decay", 0),
-        ):
+        for name in ("num_epochs", "batch_size", "learning_rate", "momentum", "weight_decay"):
+            least = 1 if name in ("num_epochs", "batch_size") else 0
             if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and at least {least}, got {getattr(self, name)}")
 
@@ -132,8 +128,8 @@ class Study:
     def load(cls, profile: str, study: str, /, **change: Any) -> Study:
         """Read a study of a profile, with some of its values changed.
 
-        Weakest first: the defaults of `Study` and `Recipe`, the profile's `defaults`, the study's own values,
-        `change`. A changed study has a folder of its own, so that it overwrites no finished run.
+        Weakest first: the defaults of `Study` and `Recipe`, the profile's, the study's own values, `change`. A
+        changed study has a folder of its own, so that it overwrites no finished run.
 
         Args:
             profile, study: names.
@@ -209,26 +205,25 @@ class Study:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in (own | recipe).items()}
 
     def check(self) -> None:
-        """Refuse names that nothing answers to: data set, network, request, schedule, methods, device, precision.
-
-        It costs an import of torch, which reading a study does not.
+        """Refuse names that nothing answers to, at the price of an import of torch.
 
         Raises:
             ValueError: the first such name, what is accepted and the nearest.
         """
-        from mlu_utils import data
-        from mlu_utils.models import MODELS
-        from mlu_utils.training import SCHEDULES
-        from mlu_utils.unlearning import require_method
-
-        known = {"architecture": (self.architecture, MODELS), "schedule": (self.recipe.schedule, SCHEDULES)}
-        if not Path(self.dataset).is_dir():
-            known["dataset"] = (self.dataset, data.DATASETS)
-        for what, (name, names) in known.items():
-            if name not in names:
-                raise ValueError(f"unknown {what} {name!r}: {choices(name, names)}")
-        for name in (*self.methods, *self.one_seed_methods, *self.kept_methods):
-            require_method(name)
+        # Imported by name: no result depends on this check, so that no fingerprint shall.
+        of = {
+            room: importlib.import_module(f"mlu_utils.{room}") for room in ("data", "models", "training", "unlearning")
+        }
+        named = {
+            "data set": ([] if Path(self.dataset).is_dir() else [self.dataset], of["data"].DATASETS),
+            "architecture": ([self.architecture], of["models"].MODELS),
+            "schedule": ([self.recipe.schedule], of["training"].SCHEDULES),
+            "method": ((*self.methods, *self.one_seed_methods, *self.kept_methods), of["unlearning"].METHODS),
+        }
+        for what, (names, known) in named.items():
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"unknown {what} {name!r}: {choices(name, known)}")
         _ = self.forget_request, self.number_format
 
 

@@ -91,7 +91,8 @@ def use_project(root, monkeypatch):
 
 def forget_files():
     digests.code_digest.cache_clear()
-    notebooks._data_sha256.cache_clear()
+    for remembered in (notebooks._data_sha256, notebooks._code_of, notebooks._parameters_of):
+        remembered.cache_clear()
 
 
 def quick():

@@ -65,9 +65,9 @@ def test_verification_refuses_bad_input():
     _, arrays = shadow_case()
     with pytest.raises(ValueError, match="max_attribute_auc 65 must lie in"):
         verify(arrays, max_attribute_auc=65)
-    with pytest.raises(ValueError, match="299 labels: expected the same shadow images"):
+    with pytest.raises(ValueError, match=r"labels \(299,\)"):
         verify(arrays, labels=arrays["labels"][1:])
-    with pytest.raises(ValueError, match="features_fit holds nan"):
+    with pytest.raises(ValueError, match="features are nan"):
         verify(arrays, features=arrays["features"] * NAN)
     with pytest.raises(ValueError, match=r"2 shadow rows were used for learning or unlearning, the first \[3, 9\]"):
         refuse_used_rows([9, 3, 4], [1, 3, 9])
@@ -139,7 +139,7 @@ def test_censored_is_passed_and_unmeasured_is_not():
 
 
 def test_table_refuses_missing_numbers():
-    with pytest.raises(ValueError, match="'Retrain' is not among the methods WP"):
+    with pytest.raises(ValueError, match="unknown reference 'Retrain': choose one of WP"):
         audit_table({"WP": numbers()}, **LIMITS)
     with pytest.raises(ValueError, match="WP lacks relearning_steps"):
         short = numbers()

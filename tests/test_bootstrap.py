@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
@@ -18,6 +18,7 @@ from mlu_utils.scoring.bootstrap import (
 NAN = float("nan")
 
 
+@settings(deadline=None)  # scikit-learn is slow on a busy machine
 @given(st.integers(0, 10_000), st.integers(2, 40), st.booleans())
 def test_weighted_auc_and_roc_agree_with_sklearn(seed, n, has_ties):
     rng = np.random.default_rng(seed)
@@ -91,7 +92,7 @@ def test_sorted_rows_do_not_depend_on_the_order_they_came_in():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="at least 1, got 0 and 5"):
         bootstrap(lambda w: w, 0, seed=0, num_resamples=5)
-    with pytest.raises(ValueError, match=r"shape \(2,\): expected integers \(3,\)"):
+    with pytest.raises(ValueError, match=r"identity \(2,\): expected \(3,\)"):
         people(np.array([1, 2]), 3)
     with pytest.raises(ValueError, match="dtype float64"):
         people(np.array([1.0, 2.0]), 2)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import gc
 import io
 import math
 import re
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -22,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import cohen_kappa_score
 
 from mlu_utils import paths
-from mlu_utils.data import SPLITS, annotations, digits, folder, load, orl
+from mlu_utils.data import DATASETS, SPLITS, ImageTable, annotations, digits, folder, load, module_of, names, orl
 from mlu_utils.data.batches import Augmentation, Batches, augment, normalise
 from mlu_utils.data.splits import FRACTIONS, stratified_split
 
@@ -282,6 +284,146 @@ def test_unknown_data_set(name, message):
         load(name)
 
 
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_data_set_names_its_module(name):
+    assert module_of(name) == f"mlu_utils.data.{name}"
+
+
+def test_a_folder_is_read_by_one_module(tmp_path):
+    assert module_of(str(tmp_path)) == "mlu_utils.data.folder"
+    with pytest.raises(ValueError, match="unknown data set 'nowhere'"):
+        module_of("nowhere")
+
+
+# Data sets of other packages
+
+STRANGER = """
+import torch
+from mlu_utils.data import ImageTable
+
+def load(*, num_images=40, seed=0):
+    images = torch.zeros(num_images, 3, 8, 8, dtype=torch.uint8)
+    return ImageTable.from_tensors(images, torch.arange(num_images) % 2, ["odd"], source="stranger", seed=seed)
+
+def no_table():
+    return 7
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """An installed package with data sets; one bears a name of ours."""
+    (tmp_path / "stranger_faces.py").write_text(STRANGER)
+    installed = tmp_path / "stranger_faces-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger-faces\nVersion: 1.0\n")
+    lines = ["stranger = stranger_faces:load", "empty = stranger_faces:no_table", "orl = stranger_faces:load"]
+    (installed / "entry_points.txt").write_text("\n".join(["[mlu_utils.datasets]", *lines, ""]))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("stranger_faces", None)
+
+
+@pytest.mark.usefixtures("stranger")
+def test_another_package_adds_a_data_set():
+    assert names() == (*DATASETS, "empty", "stranger")
+    assert module_of("stranger") == "stranger_faces" and "stranger_faces" not in sys.modules  # imported on use
+    table = load("stranger", num_images=60)
+    assert table.source == "stranger" and table.num_images == 60
+    assert load("orl").source == "orl(size=64, seed=42)" and module_of("orl") == "mlu_utils.data.orl"
+    with pytest.raises(ValueError, match=r"'empty' \(stranger_faces:no_table\) returned int: expected an ImageTable"):
+        load("empty")
+    with pytest.raises(ValueError, match="choose one of orl, .*, stranger; did you mean 'stranger'"):
+        load("strangers")
+
+
+def test_a_package_that_is_gone_takes_its_data_set_along():
+    assert names() == tuple(DATASETS)
+    with pytest.raises(ValueError, match="unknown data set 'stranger'"):
+        load("stranger")
+
+
+# Your own tensors
+
+
+def own_arrays(num_images: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (N, 3, 5, 4) in [0, 1] and labels (N, 2), a few of them unknown."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (num_images, 2)).astype(float)
+    labels[::9, 1] = np.nan
+    return rng.random((num_images, 3, 5, 4)), labels
+
+
+@pytest.mark.parametrize(
+    "convert", [np.asarray, torch.from_numpy, lambda a: torch.from_numpy(a).float(), np.ndarray.tolist]
+)
+def test_own_tensors_become_a_table(convert):
+    images, labels = own_arrays()
+    table = ImageTable.from_tensors(convert(images), convert(labels), ["Hat", "Tie"])
+    assert np.abs(table.images.numpy() / 255 - images).max() <= 0.5 / 255 + 1e-6
+    np.testing.assert_array_equal(table.labels.numpy(), labels)
+    assert table.label_names == ("Hat", "Tie") and table.source == "tensors" and table.is_multi_label
+    assert [len(table.rows(s)) for s in SPLITS] == [39, 15, 6, 0] and table.identity.unique().tolist() == [-1]
+    assert torch.equal(table.split, stratified_split(table.labels, seed=0))
+    assert not torch.equal(table.split, ImageTable.from_tensors(images, labels, ["a", "b"], seed=1).split)
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.uint8, np.float16])
+def test_labels_may_have_any_type_and_one_label_any_shape(kind):
+    images, labels = (own_arrays()[0] * 255).astype(np.uint8), np.arange(60) % 2
+    table = ImageTable.from_tensors(images, labels.astype(kind), ["odd"], source="mine")
+    assert table.labels[:, 0].tolist() == labels.tolist() and table.source == "mine"
+    assert np.array_equal(table.images.numpy(), images)  # uint8 stays as it is
+    assert table.sha256 == ImageTable.from_tensors(images, labels[:, None], ["odd"]).sha256
+
+
+def test_grey_images_get_three_channels_and_classes_their_names():
+    grey = np.random.default_rng(1).integers(0, 256, (60, 1, 6, 6), dtype=np.uint8)
+    table = ImageTable.from_tensors(grey, np.arange(60) % 3, ["kind"], class_names=["a", "b", "c"])
+    assert (table.images == torch.from_numpy(grey)).all() and table.images.shape[1] == 3
+    assert not table.is_multi_label and table.num_outputs == 3 and table.labels[:, 0].tolist() == [0, 1, 2] * 20
+
+
+def test_a_person_of_ones_own_is_never_torn_apart():
+    images, labels = own_arrays(200)
+    people = np.arange(200) // 4
+    table = ImageTable.from_tensors(images, labels, ["Hat", "Tie"], identity=people)
+    assert table.identity.tolist() == people.tolist()
+    assert all(len(table.split[table.identity == person].unique()) == 1 for person in range(50))
+    given = ImageTable.from_tensors(images, labels, ["Hat", "Tie"], identity=people, split=people % 4)
+    assert given.split.tolist() == (people % 4).tolist() and given.split.dtype == torch.int8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.ones((60, 5, 4, 3))}, r"images must be \(N, 3, H, W\) or \(N, 1, H, W\), got \(60, 5, 4, 3\)"),
+        ({"images": np.ones((0, 3, 5, 4))}, "images must be .*, got \\(0, 3, 5, 4\\)"),
+        ({"images": np.full((60, 3, 5, 4), 255.0)}, r"uint8 or lie in \[0, 1\], got 255 to 255"),
+        ({"images": np.full((60, 3, 5, 4), np.nan)}, r"lie in \[0, 1\], got nan to nan"),
+        ({"images": [["face.png"]]}, "images must be numbers"),
+        ({"labels": np.zeros((59, 2))}, r"labels must be \(60, 2\) for 60 images and 2 label names, got \(59, 2\)"),
+        ({"labels": np.full((60, 2), -1)}, "labels must be 0, 1 or nan \\(unknown\\), got -1.0"),
+        ({"labels": np.zeros((60, 2))}, "Hat = 1 never occurs in the train split"),
+        ({"identity": np.zeros(59)}, r"identity must be \(60,\), got \(59,\)"),
+        ({"identity": np.full(60, 0.5)}, "identity must be whole numbers, got torch.float64"),
+        ({"split": np.full(60, 4)}, "split must index .*, got 4..4"),
+        ({"split": np.zeros(61)}, r"split must be \(60,\), got \(61,\)"),
+        ({"label_names": ["Hat", "Hat"]}, "label_names must be distinct"),
+        ({"class_names": ["a", "b"]}, "classes must be whole numbers"),
+    ],
+)
+def test_own_tensors_that_make_no_table(change, message):
+    images, labels = own_arrays()
+    with pytest.raises(ValueError, match=message):
+        ImageTable.from_tensors(**({"images": images, "labels": labels, "label_names": ["Hat", "Tie"]} | change))
+
+
+def test_the_example_of_a_table_is_true():
+    done = doctest.testmod(sys.modules["mlu_utils.data.table"])
+    assert done.attempted == 2 and done.failed == 0
+
+
 # Your own folder
 
 
@@ -327,6 +469,7 @@ def test_a_folder_without_identities(tmp_path):
         ("", r"labels\.csv line 1: the header must be image,<label>,..., got 'an empty file'"),
         ("file,Hat\n0.png,1\n", r"labels\.csv line 1: the header must be image,<label>,..., got 'file,Hat'"),
         ("image\n0.png\n", r"labels\.csv line 1: the header must be"),
+        ("image,Hat,Hat\n0.png,1,0\n", r"labels\.csv line 1: a column is named twice in 'image,Hat,Hat'"),
         ("image,Hat\n", r"labels\.csv: no image is listed below the header"),
         ("image,Hat,Tie\n0.png,1,0\n1.png,1\n", r"labels\.csv line 3: expected 3 values, got 2"),
         ("image,Hat\n0.png,1,0\n", r"labels\.csv line 2: expected 2 values, got 3"),

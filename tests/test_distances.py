@@ -86,7 +86,7 @@ def test_contract_of_every_distance(name):
         broken[4, 1] = bad
         with pytest.raises(ValueError, match=r"index \(4, 1\)"):
             distance(a, broken)
-    with pytest.raises(ValueError, match="the same images and outputs"):
+    with pytest.raises(ValueError, match=r"logits_a \(30, 3\) and logits_b \(29, 3\)"):
         distance(a, b[1:])
 
 
@@ -111,7 +111,7 @@ def test_klom_at_its_ends():
     assert klom(np.zeros((3, 1)), np.zeros((5, 1)))[0] == 0.0
     with pytest.raises(ValueError, match="at least two models"):
         klom([[1.0]], [[1.0]])
-    with pytest.raises(ValueError, match="the numbers of images differ"):
+    with pytest.raises(ValueError, match=r"expected \(S, n\) and \(R, n\)"):
         klom(same, same[:, 1:])
     with pytest.raises(ValueError, match="1 of 120 confidences are nan"):
         klom(np.where(np.arange(120).reshape(30, 4) == 5, NAN, same), same)

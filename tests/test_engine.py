@@ -196,7 +196,26 @@ def test_a_line_of_a_method_runs_what_names_this_method(project):
 
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
-    assert changed == {"11"}
+    assert changed == {"07", "11"}
+
+
+def test_what_a_changed_line_runs_again_in_the_real_notebooks(tmp_path, monkeypatch):
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("mlu_utils", "notebooks", "workflow"):
+        shutil.copytree(paths.ROOT / folder, tmp_path / folder, ignore=ignore)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    library = tmp_path / "mlu_utils"
+
+    def add(file, line):
+        with open(library / file, "a") as stream:
+            stream.write(f"\n{line}\n")
+
+    assert changed_by(lambda: add("training.py", "# a comment")) == set()
+    assert changed_by(lambda: add("results/style.py", "COLOUR = 1")) == {"11"}
+    of_scrub = changed_by(lambda: add("unlearning/scrub.py", "X = 1"))
+    assert {"05orl-eyeglasses", "06", "06b", "11"} <= of_scrub
+    assert not of_scrub & {"01", "02orl-eyeglasses", "03orl-eyeglasses", "04orl-eyeglasses", "07", "07c"}
+    forget_files()
 
 
 # --- One run ------------------------------------------------------------------------------------------------
@@ -404,6 +423,7 @@ def workflow(tmp_path_factory):
     # A folder's name must reach no shell unquoted.
     root = make_project(tmp_path_factory.mktemp("work flow") / "it's {here}")
     edit(root / "workflow" / "run.py", "\ndef _run_cells(", FAKE_RUN)
+    edit(root / "workflow" / "run.py", ".check()", ".facts()")  # the real one asks the whole library
     (root / "seconds").write_text("1")
 
     def reproduce(*options):
@@ -495,6 +515,12 @@ def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, ca
         orphan.communicate(b"\n")
     with run.lock():
         pass
+
+
+def test_names_that_nothing_answers_to_are_refused_before_any_work(project, capsys):
+    change_profile(project, studies={"a": {"dataset": "orrl"}})
+    assert run.main(["reproduce"]) == 2
+    assert "unknown dataset 'orrl'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5"])

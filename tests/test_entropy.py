@@ -89,7 +89,7 @@ def test_equal_groups_give_nothing_away_and_order_does_not_matter():
     assert same["ks"] == same["mean_entropy_gap"] == 0.0 and same["auc"] == 0.5
     with pytest.raises(ValueError, match="1 of 300 entropies are nan"):
         streisand(np.where(np.arange(300) == 3, NAN, a), b, seed=0)
-    with pytest.raises(ValueError, match=r"shape \(0,\)"):
+    with pytest.raises(ValueError, match=r"entropies \(0,\).*none empty"):
         streisand([], b, seed=0)
 
 
@@ -102,7 +102,7 @@ def test_table_has_a_number_for_each_panel():
     assert len(table) == 2 + 2 + 3  # against unseen for both models, against Retrain for every group of the other
     assert panels.loc[("WP", "train", "unseen")].auc == panels.loc[("WP", "train", "Retrain")].auc == 1.0
     assert abs(panels.loc[("Retrain", "train", "unseen")].auc - 0.5) < 0.2
-    with pytest.raises(ValueError, match="WP has no group 'unseen': it has train"):
+    with pytest.raises(ValueError, match="unknown group of WP 'unseen': choose one of train"):
         streisand_table({"WP": {"train": [0.1]}}, reference=None, seed=0)
-    with pytest.raises(ValueError, match="reference 'Retrain' is not among"):
+    with pytest.raises(ValueError, match="unknown reference 'Retrain': choose one of WP"):
         streisand_table({"WP": loud}, seed=0)

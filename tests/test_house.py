@@ -13,7 +13,8 @@ from mlu_utils import paths
 PACKAGE = paths.ROOT / "mlu_utils"
 # From the ground floor up: a room may use those before it, and those on its own floor never.
 FLOORS = (
-    ("paths", "naming", "files", "digests"),
+    ("paths", "naming", "files"),
+    ("digests",),
     ("devices",),
     ("data",),
     ("models", "requests"),

@@ -149,7 +149,7 @@ def test_reading_ignores_order_refuses_nan_and_leaves_inputs_alone():
     ):
         with pytest.raises(ValueError, match="1 of 80 scores are nan"):
             attack(bad)
-    with pytest.raises(ValueError, match="expected \\(n,\\) and bool"):
+    with pytest.raises(ValueError, match="is_member has dtype int64: expected a boolean mask"):
         membership_leak(scores, is_member.astype(int), seed=0)
     with pytest.raises(ValueError, match="all 80 images are members"):
         membership_leak(scores, np.ones(80, dtype=bool), seed=0)
@@ -264,7 +264,7 @@ def test_lira_refuses_bad_shadows():
     _, phi, shadows, is_member = shadow_case()
     with pytest.raises(ValueError, match="unknown variant 'both'"):
         lira(phi, shadows, is_member, variant="both")
-    with pytest.raises(ValueError, match=r"image 2 has 1 shadow models that learned from it: at least 2"):
+    with pytest.raises(ValueError, match=r"image 2 has 1 shadow models with learned_from_it: at least 2"):
         alone = is_member.copy()
         alone[:, 2] = np.arange(12) == 0
         lira(phi, shadows, alone)
@@ -272,11 +272,11 @@ def test_lira_refuses_bad_shadows():
         broken = shadows.copy()
         broken[0, 0, 0] = NAN
         lira(phi, broken, is_member)
-    with pytest.raises(ValueError, match="infinite confidences"):
+    with pytest.raises(ValueError, match="confidences are infinite"):
         lira(phi * math.inf, shadows, is_member)
-    with pytest.raises(ValueError, match="images or labels differ"):
+    with pytest.raises(ValueError, match=r"confidences \(14, 3\) and shadow_confidences \(12, 15, 3\)"):
         lira(phi[:-1], shadows, is_member)
-    with pytest.raises(ValueError, match="shadow_is_member has dtype int64"):
+    with pytest.raises(ValueError, match="learned_from_it has dtype int64"):
         lira(phi, shadows, is_member.astype(int))
 
 
@@ -339,7 +339,7 @@ def test_shuffled_pairs_are_pairs_and_independent_of_the_truth():
 def test_pairs_that_are_none_are_refused():
     rng = np.random.default_rng(11)
     is_member = pairs_of_halves(rng, 6, 9)
-    with pytest.raises(ValueError, match=r"expected bool \(S, n\) with an even S"):
+    with pytest.raises(ValueError, match="5 shadows are no pairs"):
         complementary_pairs(is_member[:5])
     with pytest.raises(ValueError, match="int64"):
         complementary_pairs(is_member.astype(int))
@@ -374,9 +374,9 @@ def test_units_must_be_numbered_without_gaps():
     for unit, message in (
         ([0, 2, 2], "units 0..2 have gaps"),
         ([-1, 0, 0], "units -1..0 have gaps"),
-        ([0.0, 1.0, 1.0], "float64"),
-        ([0, 1], r"scores \(4, 3\) and unit int64 \(2,\)"),
-        ([], r"unit float64 \(0,\)"),
+        ([0.0, 1.0, 1.0], "units has dtype float64"),
+        ([0, 1], r"scores \(4, 3\) and units \(2,\)"),
+        ([], r"units \(0,\): .* none empty"),
     ):
         with pytest.raises(ValueError, match=message):
             unit_scores(np.zeros((4, 3)), unit)

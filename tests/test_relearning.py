@@ -33,7 +33,7 @@ def test_steps_to_reach_finds_the_first_crossing_even_if_the_curve_falls_again()
         ([1, 2], [0.5, 0.5], "start at 0 and rise"),
         ([0, 0], [0.5, 0.5], "start at 0 and rise"),
         ([0, 1], [0.5, math.nan], "1 of 2 values are nan"),
-        ([0], [0.5, 0.5], "one shape"),
+        ([0], [0.5, 0.5], r"steps \(1,\) and values \(2,\): expected \(T,\)"),
     ):
         with pytest.raises(ValueError, match=match):
             steps_to_reach(steps, values, 0.9)
@@ -69,7 +69,7 @@ def test_table_compares_with_the_reference_up_to_the_shortest_curve():
     assert table.loc["WP", "mean_value"] == pytest.approx((0.7 + 0.9) / 2)
     assert table.loc["Retrain", "mean_value"] == pytest.approx(0.6)
     assert table.loc["WP", "mean_value_gap"] == pytest.approx(0.2)
-    with pytest.raises(ValueError, match="'Retrain' is not among the curves WP"):
+    with pytest.raises(ValueError, match="unknown reference 'Retrain': choose one of WP"):
         relearning_table({"WP": ([0], [0.5])}, target=0.9)
     with pytest.raises(ValueError, match="expected at least 0"):
         anamnesis_index(-1, 2)

@@ -21,16 +21,16 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from mlu_utils import scoring
-from mlu_utils.scoring import (
+from mlu_utils.scoring.probe import linear_probe
+from mlu_utils.scoring.utility import (
     SCORES,
     auc,
     binary_scores,
     class_scores,
     flip_safe_accuracy,
     label_scores,
-    linear_probe,
+    reassign_removed_class,
 )
-from mlu_utils.scoring.ordinal import reassign_removed_class
 
 NAN = float("nan")
 NUM_SCORES = 6  # the sweeps below must not go quiet when the registry shrinks
@@ -258,9 +258,10 @@ def contract_cases():
 MODULES = sorted(module.name for module in pkgutil.iter_modules(scoring.__path__))
 CONTRACT = contract_cases()
 EXEMPT = {
-    "utility": "the scores of SCORES have their own sweeps below; known_* and check_* are what refuses nan",
+    "utility": "the scores of SCORES have their own sweeps below",
+    "arrays": "what refuses nan, tested through all of them",
     "bootstrap": "tested by itself; takes weights",
-    "relearning": "a curve has an order",
+    "learning_curves": "a curve has an order",
     "audit": "verify_unlearning fits attackers to rows whose order deals the inner folds; audit_table takes no arrays",
 }
 EXEMPT_FUNCTIONS = {
@@ -268,12 +269,10 @@ EXEMPT_FUNCTIONS = {
     "attribute_inference.refuse_shared_people",  # returns nothing
     "attribute_inference.permuted_labels",  # random by row
     "correlation.phi_coefficients",  # of labels, in which nan means unknown
-    "ordinal.reassign_removed_class",  # goals, which a score then takes
     "membership.pooled",  # builds the input of a score
     "membership.complementary_pairs",  # memberships, checked
     "membership.shuffled_pairs",  # random by image
     "membership.null_on_shuffles",  # attack_shadows on those
-    "forgetting_quality.final_score",  # five numbers
 }
 
 
@@ -396,13 +395,13 @@ def test_score_refuses_non_finite_logits(name, bad):
 @pytest.mark.parametrize("name", SCORES)
 def test_score_refuses_bad_labels_and_shapes(name):
     score = SCORES[name]
-    with pytest.raises(ValueError, match="label 2 found: expected 1, 0 or nan"):
+    with pytest.raises(ValueError, match="1 of 2 labels are neither 1, 0 nor nan"):
         score([1.0, 2.0], [1, 2])
     with pytest.raises(ValueError, match="none of the 2 labels is known"):
         score([1.0, 2.0], [NAN, NAN])
     with pytest.raises(ValueError, match=r"\(2,\) and labels \(1,\)"):
         score([1.0, 2.0], [1])
-    with pytest.raises(ValueError, match=r"one shape \(n,\)"):
+    with pytest.raises(ValueError, match=r"expected \(n,\) and \(n,\)"):
         score([[1.0], [2.0]], [[1], [0]])
 
 
@@ -536,7 +535,7 @@ def test_label_scores_refuse_bad_masks_and_names():
     _, logits, labels, names = label_case()
     with pytest.raises(ValueError, match="dtype int64: expected a boolean mask"):
         label_scores(logits, labels, names, [1])
-    with pytest.raises(ValueError, match=r"shape \(3,\): expected \(4,\)"):
+    with pytest.raises(ValueError, match=r"forgotten \(3,\): expected .* and \(K,\)"):
         label_scores(logits, labels, names, np.zeros(3, dtype=bool))
     with pytest.raises(ValueError, match="3 names for 4 labels"):
         label_scores(logits, labels, names[:3], np.zeros(4, dtype=bool))
@@ -592,7 +591,7 @@ def test_class_scores_refuse_bad_input():
         class_scores(np.ones((2, 3)), np.array([0.0, 1.0]), list("abc"), mask)
     with pytest.raises(ValueError, match="logits are nan or infinite"):
         class_scores(np.array([[1.0, NAN], [0.0, 1.0]]), np.array([0, 1]), list("ab"), mask)
-    with pytest.raises(ValueError, match=r"shape \(3,\): expected \(2,\)"):
+    with pytest.raises(ValueError, match=r"forgotten_mask \(3,\)"):
         class_scores(np.ones((2, 3)), np.array([0, 1]), list("abc"), np.zeros(3, dtype=bool))
 
 
@@ -671,17 +670,17 @@ def test_probe_is_repeatable_drops_unknown_labels_and_leaves_inputs_alone():
 
 def test_probe_refuses_what_it_cannot_fit():
     _, features, labels = probe_case(5, n=20, d=3)
-    with pytest.raises(ValueError, match="labels_fit has 2 rows labelled 1: the inner folds need 3"):
+    with pytest.raises(ValueError, match="labels_fit has 2 rows labelled 1: at least 3 are needed"):
         linear_probe(features, np.arange(40) < 2, features, labels, seed=0)
-    with pytest.raises(ValueError, match="labels_eval has no row labelled 1"):
+    with pytest.raises(ValueError, match="labels_eval has 0 rows labelled 1"):
         linear_probe(features, labels, features, np.zeros(40), seed=0)
-    with pytest.raises(ValueError, match="features to fit have 3 columns, to evaluate 2"):
+    with pytest.raises(ValueError, match=r"features_eval \(40, 2\) and features_fit \(40, 3\)"):
         linear_probe(features, labels, features[:, :2], labels, seed=0)
-    with pytest.raises(ValueError, match="features_eval holds nan"):
+    with pytest.raises(ValueError, match="120 of 120 features_eval are nan"):
         linear_probe(features, labels, np.full_like(features, NAN), labels, seed=0)
     with pytest.raises(ValueError, match=r"features_fit \(40, 3\) and labels_fit \(39,\)"):
         linear_probe(features, labels[1:], features, labels, seed=0)
-    with pytest.raises(ValueError, match="labels_fit holds values outside"):
+    with pytest.raises(ValueError, match="labels_fit are neither 1, 0 nor nan"):
         linear_probe(features, labels + 1, features, labels, seed=0)
 
 
@@ -710,12 +709,12 @@ def test_reassignment_by_brute_force(labels, removed, positions):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0, 1], 2, [0.0, 1.0]), r"removed class 2: expected 0\.\.1"),
-        (([0, 5], 0, [0.0, 1.0]), r"labels span 0\.\.5: expected 0\.\.1"),
+        (([0, 1], 2, [0.0, 1.0]), r"the removed class is 2: expected 0\.\.1"),
+        (([0, 5], 0, [0.0, 1.0]), r"labels span 0\.\.5, .*: expected 0\.\.1"),
         (([0], 0, [0.0]), "at least two classes"),
         (([0.5], 0, [0.0, 1.0]), "expected integers"),
-        (([0], 0, [0.0, math.nan]), "must be finite"),
-        (([0], 0, [0.0, 1.0], [1.0, 2.0]), "expected one per label"),
+        (([0], 0, [0.0, math.nan]), "1 of 2 positions are nan"),
+        (([0], 0, [0.0, 1.0], [1.0, 2.0]), r"labels \(1,\) and positions \(2,\) and values \(2,\)"),
     ],
 )
 def test_reassignment_refuses(arguments, message):

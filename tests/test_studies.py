@@ -172,7 +172,7 @@ def test_unknown_names_list_the_known_ones(change_profile, names, change, messag
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dataset": "digit"}, "unknown dataset 'digit': .*did you mean 'digits'"),
+        ({"dataset": "digit"}, "unknown data set 'digit': .*did you mean 'digits'"),
         ({"architecture": "resnet81"}, "unknown architecture 'resnet81': .*did you mean 'resnet18'"),
         ({"schedule": "linar"}, "unknown schedule 'linar': .*did you mean 'linear'"),
         ({"kept_methods": ["WPP"]}, "unknown method 'WPP'"),

@@ -15,6 +15,7 @@ import tempfile
 
 MINIMUM_PYTHON = (3, 11)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NOT_INSTALLED = "could not install what pyproject.toml asks for (is there a network?): see its message above."
 # An operator compiled in torchvision: it is the part that a torch of another build breaks.
 PAIR_CHECK = """
 import torch
@@ -90,10 +91,10 @@ def install(python, installer, keep_torch):
                 if _run(command + target) == 0:
                     return
         if installer == "uv":
-            raise SetupError("uv could not install what pyproject.toml asks for: see its message above.")
+            raise SetupError("uv " + NOT_INSTALLED)
         print("uv could not be used: falling back to pip, which takes a few minutes.", flush=True)
     if _run([python, "-m", "pip", "install", "--quiet"] + target) != 0:
-        raise SetupError("pip could not install what pyproject.toml asks for: see its message above.")
+        raise SetupError("pip " + NOT_INSTALLED)
 
 
 def build(venv, installer="auto"):

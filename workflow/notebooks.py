@@ -62,7 +62,7 @@ RULES: dict[str, Rule] = {
         needs=("02_original_model", "05_baselines"), runs_for="profile", data=("tuning", "orl_attributes")
     ),
     "06b_people_and_images": Rule(runs_for="profile", data=("tuning", "orl_attributes")),
-    "07_appendix_proofs": Rule(runs_for="profile"),
+    "07_appendix_proofs": Rule(runs_for="profile", data=("reference",)),
     "07b_label_correlation": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning", "orl_attributes")),
     "07c_bounds_on_models": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning",)),
 }
@@ -113,11 +113,7 @@ def jobs(profile: Profile) -> list[Job]:
 
 
 def find_job(notebook: str, profile: Profile, study: str | None) -> Job:
-    """Return the job of these names.
-
-    Raises:
-        ValueError: unknown notebook or study, a study missing, or one given where none belongs.
-    """
+    """Return the job of these names; refuse an unknown one, a study missing, and one given where none belongs."""
     if notebook not in RULES:
         raise ValueError(f"unknown notebook {notebook!r}: {choices(notebook, RULES)}")
     if study is not None:
@@ -137,18 +133,13 @@ def committed(notebook: str) -> Path:
 
 
 def read_notebook(path: Path) -> dict:
-    """Return a notebook as JSON.
-
-    Raises:
-        ValueError: it is missing or no notebook.
-    """
+    """Return a notebook as JSON; refuse what is missing or none."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        return notebook if notebook["cells"] is not None else {}
+        return {"cells": [], "metadata": {}} | json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing, though workflow/notebooks.py names it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no readable notebook: {error!r}") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no readable notebook: {error}") from error
 
 
 def as_bytes(notebook: Mapping) -> bytes:
@@ -191,11 +182,7 @@ def _assignments(source: str, name: str) -> dict[str, ast.AnnAssign]:
 
 
 def read_parameters(notebook: Mapping, name: str) -> dict[str, tuple[str, Any]]:
-    """Return parameter -> (annotation, value) of the cell tagged `parameters`; empty when there is no such cell.
-
-    Raises:
-        ValueError: two such cells, a line that is no annotated literal, or a value of another type than it says.
-    """
+    """Return parameter -> (annotation, value) of the cell tagged `parameters`, which holds annotated literals only."""
     cell, _ = _split(notebook, name)
     parameters = {}
     for parameter, node in _assignments(source_of(cell), name).items() if cell else ():
@@ -236,12 +223,8 @@ def _literal(value: Any) -> str:
 
 
 def resolve_parameters(job: Job) -> dict[str, Any]:
-    """Return every parameter of a job's notebook with the value that it runs with, in the notebook's order.
-
-    Raises:
-        ValueError: the profile gives a name that the notebook does not have, or a value of the wrong type.
-    """
-    parameters = read_parameters(read_notebook(committed(job.notebook)), job.notebook)
+    """Return every parameter of a job's notebook with the value that it runs with; refuse names that it lacks."""
+    parameters = _parameters_of(committed(job.notebook), committed(job.notebook).stat().st_mtime_ns)
     resolved = {name: value for name, (_, value) in parameters.items()}
     for name, value in job.profile.knobs(job.notebook, job.study).items():
         where = f"{job.profile.name}.yaml: notebooks.{job.notebook}.{name}"
@@ -252,6 +235,11 @@ def resolve_parameters(job: Job) -> dict[str, Any]:
         resolved[name] = checked_value(value, parameters[name][0], where)
     filled_in = {"profile": job.profile.name, "study": job.study, "change": {}}
     return resolved | {name: value for name, value in filled_in.items() if name in parameters}
+
+
+@cache
+def _parameters_of(path: Path, modified_ns: int) -> dict[str, tuple[str, Any]]:
+    return read_parameters(read_notebook(path), path.stem)
 
 
 def parameterised(job: Job, fingerprint: str) -> dict:
@@ -273,11 +261,7 @@ def parameterised(job: Job, fingerprint: str) -> dict:
 
 
 def check_profile(profile: Profile) -> None:
-    """Resolve every job's parameters, so that a typo is found before any long work starts.
-
-    Raises:
-        ValueError: see `resolve_parameters`; also a section for a notebook that does not exist.
-    """
+    """Resolve every job's parameters, so that a typo is found before any long work starts."""
     for name in profile.notebooks:
         if name not in RULES:
             raise ValueError(f"{profile.name}.yaml: notebooks: unknown notebook {name!r}: {choices(name, RULES)}")
@@ -306,10 +290,7 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
 
     Code of its cells, of the modules that they import, directly or indirectly, and of the methods that it runs
     (comments and docstrings left out); parameters; what its study is; declared data; the same of every job upstream.
-
-    Args:
-        job: of one profile.
-        known: fingerprints of jobs of this profile so far; grows.
+    `known` holds those computed so far, and grows.
     """
     known = {} if known is None else known
     if job not in known:
@@ -317,7 +298,7 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
         study = job.profile.study(job.study).facts(plan=rule.uses_plan) if job.study else {}
         facts = {
             "job": [job.notebook, job.profile.name, job.study],
-            "code": _code_digest(job.notebook, [parameters, study]),
+            "code": _code_digest(job.notebook, parameters, study),
             "parameters": parameters,
             "study": study,
             "data": {name: _data_sha256(paths.DATA / name) for name in rule.data},
@@ -329,34 +310,40 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
     return known[job]
 
 
-def _code_digest(notebook: str, values: list[dict]) -> str:
-    _, cells = _split(read_notebook(committed(notebook)), notebook)
-    # Lines that only IPython understands count as text.
-    lines = "\n".join(source_of(cell) for cell in cells).splitlines()
-    magic = [line for line in lines if line.lstrip().startswith(("%", "!"))]
-    source = "\n".join("" if line in magic else line for line in lines)
-    excludes = () if RULES[notebook].counts_drawings else DRAWINGS
-    try:
-        return digest([magic, code_digest(*_method_modules(source, values), source=source, excludes=excludes)])
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{notebook}.ipynb: {error}") from error
+def _code_digest(notebook: str, parameters: Mapping, study: Mapping) -> str:
+    """Return the digest of a notebook's cells, of what they import and of the methods that they run.
 
-
-def _method_modules(source: str, values: list[dict]) -> list[str]:
-    """Return the modules of the methods that a job runs: METHODS imports them on use, so that no import shows them.
-
-    A job runs the methods that its cells, its parameters or its study's plan name; an empty plan means all that take
-    the request.
+    METHODS imports methods on use, so that no import shows them. A job runs those that its cells, its parameters or its
+    study's plan name; an empty plan means all that take the request.
     """
     from mlu_utils.unlearning import METHODS
 
-    named = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
-    named |= set(texts(values))
-    for study in (value for value in values if value.get("methods") == []):
+    magic, source, named = _code_of(committed(notebook), committed(notebook).stat().st_mtime_ns)
+    named = named.union(texts([parameters, study]))
+    if study.get("methods") == []:
         kind = study["request"].partition(":")[0]
-        named |= {name for name, method in METHODS.items() if kind in method.kinds}
-    own = {METHODS[name].module for name in METHODS if name in named}
-    return sorted(module for module in own if module.partition(".")[0] == PACKAGE)
+        named = named.union(name for name, method in METHODS.items() if kind in method.kinds)
+    modules = {METHODS[name].module for name in METHODS if name in named}
+    own = sorted(module for module in modules if module.partition(".")[0] == PACKAGE)
+    excludes = () if RULES[notebook].counts_drawings else DRAWINGS
+    try:
+        return digest([magic, code_digest(*own, source=source, excludes=excludes)])
+    except ValueError as error:
+        raise ValueError(f"{notebook}.ipynb: {error}") from error
+
+
+@cache
+def _code_of(path: Path, modified_ns: int) -> tuple[list[str], str, frozenset]:
+    """Return the lines of a notebook that only IPython understands, the others, and all constants in them."""
+    _, cells = _split(read_notebook(path), path.stem)
+    lines = "\n".join(source_of(cell) for cell in cells).splitlines()
+    magic = [line for line in lines if line.lstrip().startswith(("%", "!"))]
+    source = "\n".join("" if line in magic else line for line in lines)
+    try:
+        nodes = ast.walk(ast.parse(source))
+    except SyntaxError as error:
+        raise ValueError(f"{path.name}: a cell is no valid Python, {error.msg}: {error.text}") from error
+    return magic, source, frozenset(node.value for node in nodes if isinstance(node, ast.Constant))
 
 
 def texts(value: Any) -> Iterator[str]:

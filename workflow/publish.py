@@ -184,16 +184,7 @@ def _drop_run_metadata(metadata: dict) -> None:
 
 
 def results_table(profile: Profile, folder: Path) -> str:
-    """Return the README's table in Markdown: test split, mean over the seeds, targeted readings.
-
-    Args:
-        profile: what its studies forget.
-        folder: where `table_forgetting.csv`, `table2_multilabel_utility.csv` and `table_seconds.csv` lie.
-
-    Raises:
-        FileNotFoundError: a table is missing.
-        ValueError: a study of the table was not run.
-    """
+    """Return the README's table in Markdown, from the tables in `folder`: test split, mean over the seeds."""
     names = (*dict.fromkeys(table for table, *_ in COLUMNS.values()), "table_seconds")
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in names}
     lines = [f"| forgotten | model | {' | '.join(COLUMNS)} | speed-up |", "|---" * (len(COLUMNS) + 3) + "|"]
@@ -236,11 +227,7 @@ def _mean(table: pd.DataFrame, request: str, method: str, metric: str, label: st
 
 
 def split(readme: str) -> tuple[str, str, str]:
-    """Return what stands before, between and after the markers.
-
-    Raises:
-        ValueError: the markers are missing.
-    """
+    """Return what stands before, between and after the markers."""
     before, begin, rest = readme.partition(f"{BEGIN}\n")
     table, end, after = rest.partition(f"\n{END}")
     if not begin or not end:

@@ -94,7 +94,9 @@ def reproduce(options: argparse.Namespace) -> int:
     command += ["--rerun-triggers", "params", "--rerun-incomplete", "--keep-going", "--nolock"]
     command += ["--quiet", "host", "progress", "rules", "--nocolor", *options.snakemake]
     with lock() as file:
-        remove_outdated_markers(profile)
+        if remove_outdated_markers(profile):
+            for name in profile.studies:
+                profile.study(name).check()
         # Nobody is at work: from here on our jobs may be, and Snakemake keeps the lock for them if we are killed.
         _take(file, fcntl.LOCK_SH)
         status = subprocess.run(command, cwd=paths.ROOT, pass_fds=(file.fileno(),)).returncode
@@ -105,16 +107,19 @@ def reproduce(options: argparse.Namespace) -> int:
     return status
 
 
-def remove_outdated_markers(profile: Profile) -> None:
+def remove_outdated_markers(profile: Profile) -> bool:
     """Remove the markers of jobs whose result is not the wanted one, or no longer lies there as it was written.
 
     Snakemake compares with its own records in `.snakemake`; without them it would take any marker for up to date, and
-    it knows nothing of the other files.
+    it knows nothing of the other files. Return whether any job is out of date.
     """
+    is_outdated = False
     for job, fingerprint in notebooks.fingerprints(profile).items():
         is_there = notebooks.noted_in(job.executed).get("fingerprint") == fingerprint
         if not is_there or not notebooks.is_current(notebooks.noted_in(job.marker), job, fingerprint):
             job.marker.unlink(missing_ok=True)
+            is_outdated = True
+    return is_outdated
 
 
 @contextlib.contextmanager

@@ -137,11 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[dict]:
-    """Yield the default ({}), then random points of the method's space; the same for the same seed.
-
-    Raises:
-        ValueError: a method without a space.
-    """
+    """Yield the default ({}), then random points of the method's space; the same for the same seed."""
     if method not in SPACES:
         raise ValueError(f"{method} has nothing to search: {choices(method, SPACES)}")
     generator = np.random.default_rng([seed, sorted(METHODS).index(method)])
@@ -210,11 +206,8 @@ def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, f
     validation photos of people whom no request names. forgetting: 1 - 2 |AUC - 1/2| of the loss between the people
     that a network was made to forget and those it has never met, mean over the networks; once on the photos that were
     learned and once on validation photos of the same people, mean of both. Networks come in pairs that learned
-    complementary halves, so that nobody's being hard to call favours either side.
-
-    Args:
-        trained: the shadows before.
-        networks: the same after unlearning.
+    complementary halves, so that nobody's being hard to call favours either side. `networks` are those of `trained`
+    after unlearning.
     """
     table = trained.table
     is_validation = table.split == SPLITS.index("validation")
@@ -240,20 +233,9 @@ def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
 
 
 def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) -> Path:
-    """Try `num_trials` configurations of each method on the validation request and write every trial down.
+    """Try `num_trials` configurations of each method (all by default), write every trial down and return the file.
 
     Trials of methods that are searched again are replaced, others stay.
-
-    Args:
-        kind: one of `KINDS`.
-        methods: default: all with a space.
-        num_trials: the same for each method; the first is its default.
-
-    Returns:
-        The file of trials.
-
-    Raises:
-        ValueError: unknown kind or method.
     """
     if kind not in KINDS:
         raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, KINDS)}")

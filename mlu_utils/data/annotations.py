@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -12,8 +12,7 @@ from PIL import Image, UnidentifiedImageError
 _VALUES = {"0": 0.0, "1": 1.0, "-1": 0.0, "": float("nan"), "nan": float("nan")}
 
 
-@dataclass(frozen=True)
-class Annotations:
+class Annotations(NamedTuple):
     """What an annotation file says: N image names, K label names, labels (N, K), identity (N,)."""
 
     images: list[str]
@@ -23,64 +22,49 @@ class Annotations:
 
 
 def read_label_csv(file: Path) -> Annotations:
-    """Read `image,<label>,<label>...` with values 1, 0 (or -1), empty = unknown.
+    """Read `image,<label>,<label>...` with values 1, 0 (or -1), empty = unknown; an error names file and line.
 
     A column named `identity` holds the number of the person and is no label.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: wrong header, a line with missing or extra values, a strange value, an image named twice.
     """
     if not file.is_file():
         raise FileNotFoundError(f"annotation file {file} is missing: expected a CSV with header image,<label>,...")
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets begin with a byte order mark
-            lines = [[cell.strip() for cell in line] for line in csv.reader(stream)]
+            header, *lines = [[cell.strip() for cell in line] for line in csv.reader(stream)] or [[]]
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text ({error}): save it as UTF-8") from error
-    if not lines or len(lines[0]) < 2 or lines[0][0] != "image":
-        found = ",".join(lines[0]) if lines else "an empty file"
+    if len(header) < 2 or header[0] != "image":
+        found = ",".join(header) if header else "an empty file"
         raise ValueError(f"{file} line 1: the header must be image,<label>,..., got {found!r}")
-    if lines[0][1:] == ["identity"]:
+    if len(set(header)) < len(header):
+        raise ValueError(f"{file} line 1: a column is named twice in {','.join(header)!r}: rename one")
+    if header[1:] == ["identity"]:
         raise ValueError(f"{file} line 1: there is no label beside image and identity")
-    columns = lines[0][1:]
-    label_names = tuple(name for name in columns if name != "identity")
-    names, values, identity, seen = [], [], [], {}
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(lines[0]):
-            raise ValueError(f"{file} line {number}: expected {len(lines[0])} values, got {len(line)}")
-        if line[0] in seen:
-            raise ValueError(f"{file} line {number}: image {line[0]!r} is already on line {seen[line[0]]}")
-        seen[line[0]] = number
-        row, person = [], -1
-        for name, text in zip(columns, line[1:], strict=True):
-            if name == "identity":
-                if not (text.isdecimal() and len(text) <= 18):  # fits int64
-                    raise ValueError(f"{file} line {number}: identity is {text!r}, expected a whole number")
-                person = int(text)
-            elif text in _VALUES:
-                row.append(_VALUES[text])
-            else:
-                raise ValueError(f"{file} line {number}: {name} is {text!r}, expected 1, 0, -1 or nothing (unknown)")
-        names.append(line[0])
-        values.append(row)
-        identity.append(person)
-    if not names:
+    if not lines:
         raise ValueError(f"{file}: no image is listed below the header")
-    return Annotations(names, label_names, torch.tensor(values, dtype=torch.float32), torch.tensor(identity))
+    images, labels, identity = {}, [], []
+    for number, line in enumerate(lines, start=2):
+        where = f"{file} line {number}"
+        if len(line) != len(header):
+            raise ValueError(f"{where}: expected {len(header)} values, got {len(line)}")
+        if line[0] in images:
+            raise ValueError(f"{where}: image {line[0]!r} is already on line {images[line[0]]}")
+        images[line[0]] = number
+        values = dict(zip(header[1:], line[1:], strict=True))
+        person = values.pop("identity", None)
+        if person is not None and not (person.isdecimal() and len(person) <= 18):  # fits int64
+            raise ValueError(f"{where}: identity is {person!r}, expected a whole number")
+        identity.append(-1 if person is None else int(person))
+        for name, text in values.items():
+            if text not in _VALUES:
+                raise ValueError(f"{where}: {name} is {text!r}, expected 1, 0, -1 or nothing (unknown)")
+        labels.append([_VALUES[text] for text in values.values()])
+    label_names = tuple(name for name in header[1:] if name != "identity")
+    return Annotations(list(images), label_names, torch.tensor(labels, dtype=torch.float32), torch.tensor(identity))
 
 
 def read_image(file: Path, *, expected_size: tuple[int, int] | None = None) -> Image.Image:
-    """Return a fully decoded image.
-
-    Args:
-        file: image file.
-        expected_size: (width, height) in pixels that the format prescribes.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: corrupt or truncated, or of another size.
-    """
+    """Return a fully decoded image, of `expected_size` (width, height) in pixels where a format prescribes one."""
     if not file.is_file():
         raise FileNotFoundError(f"image {file} is missing: it is listed in the annotations")
     try:

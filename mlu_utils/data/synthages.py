@@ -30,14 +30,7 @@ LOOKS_STD = 2.0  # years by which a face looks older or younger than it is
 def load(*, num_images: int = 2000, size: int = 48, seed: int = 42, device: str | torch.device = "cpu") -> ImageTable:
     """Return faces with one column, the age group, all groups equally often, split 65/25/10.
 
-    Args:
-        num_images: at least 50.
-        size: height and width in pixels, 16 to 1024.
-        seed: of everything drawn.
-        device: where to paint; the table is on the CPU.
-
-    Raises:
-        ValueError: too few images, or a size out of range.
+    At least 50 images, of `size` pixels a side, 16 to 1024; the seed is of everything drawn, the device paints.
     """
     if num_images < 50:
         raise ValueError(f"num_images must be at least 50, ten of each age group, got {num_images}")

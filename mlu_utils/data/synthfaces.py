@@ -1,12 +1,12 @@
 """Procedural face pictures with ten CelebA attributes: any number of people and images, any size.
 
-Labels come from a Gaussian copula with CelebA-HQ's shares and correlations (`sample_attributes`). A face is
-a set of traits (`TRAITS`), each a linear function of labels, of factors that a person keeps and of factors
-that change with every picture; `draw_faces` paints them as soft masks, back to front, a batch at a time.
-Attributes share regions and traits of the face, so that a label can't be read off one pixel.
+Labels come from a Gaussian copula with CelebA-HQ's shares and correlations (`sample_attributes`). A face is a set of
+traits (`TRAITS`), each a linear function of labels, of factors that a person keeps and of factors that change with
+every picture; `draw_faces` paints them as soft masks, back to front, a batch at a time. Attributes share regions and
+traits of the face, so that a label can't be read off one pixel.
 
-Shapes: N images, K = 10 labels, `size` pixels a side. Face coordinates: u to the right, v downwards, a face
-about 1 wide and 1.2 high around the origin. Random numbers come from the CPU; only painting uses the device.
+Shapes: N images, K = 10 labels, `size` pixels a side. Face coordinates: u to the right, v downwards, a face about 1
+wide and 1.2 high around the origin. Random numbers come from the CPU; only painting uses the device.
 """
 
 from dataclasses import dataclass
@@ -67,81 +67,64 @@ SHIFT, ROLL, ZOOM, YAW = 0.05, 0.10, 0.06, 0.05
 FACE_SCALE = 1.12  # image half-widths per face unit
 
 
-@dataclass(frozen=True)
-class Trait:
-    """A number the painter needs: `base` plus each effect times its label or factor."""
-
-    base: float
-    effects: dict[str, float]
-
-
-# Lengths in face units, strengths in [0, 1] (values outside are clipped when painted).
+# What the painter reads: a base, and what each label or factor adds to it where it is 1. Lengths in face units,
+# strengths in [0, 1] (values outside are clipped when painted).
 TRAITS = {
-    "face_width": Trait(0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}),
-    "face_length": Trait(0.57, {"Oval_Face": 0.13, "Male": 0.015, "face_length": 0.020}),
-    "taper": Trait(0.10, {"Oval_Face": 0.09, "Male": -0.08, "Double_Chin": -0.04, "jaw": 0.04}),
-    "jaw": Trait(0.10, {"Male": 0.52, "Oval_Face": -0.1, "jaw": 0.20}),
-    "neck": Trait(0.20, {"Male": 0.09, "Double_Chin": 0.14, "jaw": 0.03}),
-    "chin_fold": Trait(0.0, {"Double_Chin": 1.0, "Young": -0.06, "chin": 0.16}),
-    "age": Trait(0.85, {"Young": -0.85, "age": 0.22}),
-    "blush": Trait(0.35, {"Male": -0.2, "blush": 0.15}),
-    "eye_spacing": Trait(0.225, {"eye_spacing": 0.02}),
-    "eye_width": Trait(0.105, {"Male": -0.006, "eye_size": 0.012}),
-    "eye_height": Trait(0.058, {"Male": -0.008, "Young": 0.006, "eye_size": 0.006, "eye_open": 0.010}),
-    "lashes": Trait(0.028, {"Male": -0.016, "lashes": 0.007}),
-    "brow_height": Trait(0.218, {"Male": -0.02, "brow_height": 0.012, "brow_raise": 0.022}),
-    "brow_weight": Trait(0.022, {"Male": 0.017, "brow_weight": 0.007}),
-    "brow_arch": Trait(0.008, {"Arched_Eyebrows": 0.095, "brow_arch": 0.024, "brow_raise": 0.006}),
-    "nose_tip": Trait(0.160, {"Pointy_Nose": 0.10, "Male": 0.01, "nose_length": 0.016}),
-    "nose_point": Trait(0.04, {"Pointy_Nose": 0.92, "nose_width": 0.14}),
-    "nose_width": Trait(0.175, {"Pointy_Nose": -0.095, "Male": 0.01, "nose_width": 0.012}),
-    "mouth_height": Trait(0.380, {"Oval_Face": 0.03, "mouth_height": 0.015}),
-    "mouth_width": Trait(0.162, {"Male": 0.012, "Big_Lips": 0.024, "mouth_width": 0.016, "smile": 0.014}),
-    "mouth_open": Trait(-0.006, {"mouth_open": 0.014, "smile": 0.014}),
-    "smile": Trait(0.02, {"smile": 0.045}),
-    "lip_upper": Trait(0.018, {"Big_Lips": 0.052, "Male": -0.003, "lip_fullness": 0.008}),
-    "lip_lower": Trait(0.026, {"Big_Lips": 0.064, "Young": 0.002, "lip_fullness": 0.010}),
-    "lip_colour": Trait(0.52, {"Big_Lips": 0.20, "Male": -0.24, "lip_fullness": 0.06, "blush": 0.12}),
-    "hair_length": Trait(0.95, {"Male": -0.62, "hair_length": 0.28}),
-    "hair_volume": Trait(0.10, {"Male": -0.035, "hair_volume": 0.03}),
-    "hair_cover": Trait(1.0, {"Bald": -1.0}),
-    "parting": Trait(0.0, {"parting": 0.14}),
-    "brown": Trait(0.0, {"Brown_Hair": 1.0}),
-    "beard": Trait(0.76, {"No_Beard": -0.76, "Male": 0.06, "beard_fullness": 0.18}),
-    "yaw": Trait(0.0, {"yaw": YAW}),
-    "gaze": Trait(0.0, {"gaze": 0.022}),
-    "light_u": Trait(0.0, {"light_u": 0.22}),
-    "light_v": Trait(-0.06, {"light_v": 0.12}),
-    "gain": Trait(1.0, {"gain": 0.12}),
-    "warmth": Trait(0.0, {"warmth": 0.06}),
+    "face_width": (0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}),
+    "face_length": (0.57, {"Oval_Face": 0.13, "Male": 0.015, "face_length": 0.020}),
+    "taper": (0.10, {"Oval_Face": 0.09, "Male": -0.08, "Double_Chin": -0.04, "jaw": 0.04}),
+    "jaw": (0.10, {"Male": 0.52, "Oval_Face": -0.1, "jaw": 0.20}),
+    "neck": (0.20, {"Male": 0.09, "Double_Chin": 0.14, "jaw": 0.03}),
+    "chin_fold": (0.0, {"Double_Chin": 1.0, "Young": -0.06, "chin": 0.16}),
+    "age": (0.85, {"Young": -0.85, "age": 0.22}),
+    "blush": (0.35, {"Male": -0.2, "blush": 0.15}),
+    "eye_spacing": (0.225, {"eye_spacing": 0.02}),
+    "eye_width": (0.105, {"Male": -0.006, "eye_size": 0.012}),
+    "eye_height": (0.058, {"Male": -0.008, "Young": 0.006, "eye_size": 0.006, "eye_open": 0.010}),
+    "lashes": (0.028, {"Male": -0.016, "lashes": 0.007}),
+    "brow_height": (0.218, {"Male": -0.02, "brow_height": 0.012, "brow_raise": 0.022}),
+    "brow_weight": (0.022, {"Male": 0.017, "brow_weight": 0.007}),
+    "brow_arch": (0.008, {"Arched_Eyebrows": 0.095, "brow_arch": 0.024, "brow_raise": 0.006}),
+    "nose_tip": (0.160, {"Pointy_Nose": 0.10, "Male": 0.01, "nose_length": 0.016}),
+    "nose_point": (0.04, {"Pointy_Nose": 0.92, "nose_width": 0.14}),
+    "nose_width": (0.175, {"Pointy_Nose": -0.095, "Male": 0.01, "nose_width": 0.012}),
+    "mouth_height": (0.380, {"Oval_Face": 0.03, "mouth_height": 0.015}),
+    "mouth_width": (0.162, {"Male": 0.012, "Big_Lips": 0.024, "mouth_width": 0.016, "smile": 0.014}),
+    "mouth_open": (-0.006, {"mouth_open": 0.014, "smile": 0.014}),
+    "smile": (0.02, {"smile": 0.045}),
+    "lip_upper": (0.018, {"Big_Lips": 0.052, "Male": -0.003, "lip_fullness": 0.008}),
+    "lip_lower": (0.026, {"Big_Lips": 0.064, "Young": 0.002, "lip_fullness": 0.010}),
+    "lip_colour": (0.52, {"Big_Lips": 0.20, "Male": -0.24, "lip_fullness": 0.06, "blush": 0.12}),
+    "hair_length": (0.95, {"Male": -0.62, "hair_length": 0.28}),
+    "hair_volume": (0.10, {"Male": -0.035, "hair_volume": 0.03}),
+    "hair_cover": (1.0, {"Bald": -1.0}),
+    "parting": (0.0, {"parting": 0.14}),
+    "brown": (0.0, {"Brown_Hair": 1.0}),
+    "beard": (0.76, {"No_Beard": -0.76, "Male": 0.06, "beard_fullness": 0.18}),
+    "yaw": (0.0, {"yaw": YAW}),
+    "gaze": (0.0, {"gaze": 0.022}),
+    "light_u": (0.0, {"light_u": 0.22}),
+    "light_v": (-0.06, {"light_v": 0.12}),
+    "gain": (1.0, {"gain": 0.12}),
+    "warmth": (0.0, {"warmth": 0.06}),
 }
 
 # Colour ramps, RGB in [0, 1], read by a factor from -1 (first row) to 1 (last row).
 SKIN = ((0.98, 0.84, 0.75), (0.93, 0.74, 0.61), (0.80, 0.58, 0.43), (0.60, 0.41, 0.29), (0.40, 0.27, 0.20))
 EYES = ((0.24, 0.14, 0.08), (0.33, 0.20, 0.10), (0.26, 0.42, 0.24), (0.25, 0.48, 0.66), (0.45, 0.56, 0.62))
 # Not brown, in equal shares; picked, not blended, because black blended with blond is brown.
-OTHER_HAIR = (
-    (0.07, 0.06, 0.08),
-    (0.14, 0.13, 0.16),
-    (0.82, 0.62, 0.26),
-    (0.9, 0.77, 0.46),
-    (0.74, 0.32, 0.12),
-)
+OTHER_HAIR = ((0.07, 0.06, 0.08), (0.14, 0.13, 0.16), (0.82, 0.62, 0.26), (0.9, 0.77, 0.46), (0.74, 0.32, 0.12))
 BROWN, GREY, LIP, DARK = (0.41, 0.24, 0.12), (0.78, 0.78, 0.80), (0.80, 0.22, 0.26), (0.09, 0.06, 0.06)
 GREYING = 0.75  # share of grey in the hair of an old person; brown hair keeps more of its colour
 PIXELS_PER_CHUNK = {"cpu": 2**17, "cuda": 2**23}  # on the CPU a chunk's masks stay in the cache
 
 
-def _check_whole(name: str, value: int, low: int, high: int, fix: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}: {fix}")
-    return int(value)
-
-
-def _check_real(name: str, value: float, low: float, high: float, fix: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}: {fix}")
-    return float(value)
+def _check(name: str, value: float, low: float, high: float, fix: str, *, whole: bool = True) -> float:
+    """Return the number as an int or float if it lies in the range."""
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real) or not low <= value <= high:
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name} must be a {kind} from {low} to {high}, got {value!r}: {fix}")
+    return int(value) if whole else float(value)
 
 
 def _phi_coefficient(share_a: float, share_b: float, latent: float) -> float:
@@ -171,31 +154,19 @@ def _copula_factor(strength: float) -> np.ndarray:
 
 
 def sample_attributes(num_rows: int, *, correlation_strength: float = 1.0, seed: int) -> torch.Tensor:
-    """Draw attribute labels with CelebA-HQ's shares and correlations.
+    """Draw attribute labels with CelebA-HQ's shares and correlations, float32 (num_rows, 10) of 0 and 1.
 
-    A row is 1 where its latent normal is among the largest: exactly round(share * num_rows) rows of each
-    column are 1, at least one and at most num_rows - 1 when there are two rows or more.
+    A row is 1 where its latent normal is among the largest: exactly round(share * num_rows) rows of each column are 1,
+    at least one and at most num_rows - 1 when there are two rows or more. `correlation_strength`, in [0, 1.5], is a
+    factor on the phi coefficients `PHI`; 0 = independent.
 
-    Args:
-        num_rows: How many people (or images), 1 or more.
-        correlation_strength: Factor on the phi coefficients `PHI`, in [0, 1.5]; 0 = independent.
-        seed: Seed of the draw.
+    Source: Emrich & Piedmonte 1991 (thresholded normals); Rousseeuw & Molenberghs 1993 (eigenvalues set to 0).
 
-    Returns:
-        float32 (num_rows, 10) of 0 and 1, columns as in `LABEL_NAMES`.
-
-    Raises:
-        ValueError: An argument is outside its range.
-
-    Source:
-        Emrich & Piedmonte 1991 (thresholded normals); Rousseeuw & Molenberghs 1993 (eigenvalues set to 0).
-
-    Differs:
-        Thresholds are the sample's own quantiles, so that a small table has every label in both classes.
+    Differs: thresholds are the sample's own quantiles, so that a small table has every label in both classes.
     """
-    num_rows = _check_whole("num_rows", num_rows, 1, 2**31, "ask for at least one person")
-    strength = _check_real("correlation_strength", correlation_strength, 0, MAX_STRENGTH, "0 = independent")
-    generator = torch.Generator().manual_seed(_check_whole("seed", seed, 0, 2**63 - 1, "try 42"))
+    num_rows = _check("num_rows", num_rows, 1, 2**31, "ask for at least one person")
+    strength = _check("correlation_strength", correlation_strength, 0, MAX_STRENGTH, "0 = independent", whole=False)
+    generator = torch.Generator().manual_seed(_check("seed", seed, 0, 2**63 - 1, "try 42"))
     factor = torch.from_numpy(_copula_factor(strength))
     latent = torch.randn(num_rows, len(LABEL_NAMES), generator=generator, dtype=torch.float64) @ factor.T
     labels = torch.zeros(num_rows, len(LABEL_NAMES))
@@ -269,8 +240,8 @@ def _traits(labels: torch.Tensor, identity: torch.Tensor, nuisance: torch.Tensor
     names, columns = LABEL_NAMES + IDENTITY_FACTORS + NUISANCE_FACTORS, (labels, identity, nuisance)
     inputs = dict(zip(names, torch.cat(columns, 1).T, strict=True))
     traits = {
-        name: trait.base + sum(amount * inputs[source] for source, amount in trait.effects.items())
-        for name, trait in TRAITS.items()
+        name: base + sum(amount * inputs[source] for source, amount in effects.items())
+        for name, (base, effects) in TRAITS.items()
     }
     skin = _ramp(inputs["skin"], SKIN)
     red = traits["lip_colour"].clamp(0, 1)[:, None]
@@ -472,28 +443,20 @@ def draw_faces(
     size: int = 64,
     device: str | torch.device = "cpu",
 ) -> torch.Tensor:
-    """Paint one face a row; the same rows give the same bytes on the same type of device.
+    """Paint one face a row, uint8 (N, 3, size, size) on the device; equal rows give equal bytes on one type of device.
 
     Args:
-        labels: (N, 10) of 0 and 1, columns as in `LABEL_NAMES`.
+        labels: (N, 10) in [0, 1], columns as in `LABEL_NAMES`.
         identity_factors: (N, 25) in [-1, 1], columns as in `IDENTITY_FACTORS`.
         nuisance: (N, 21) in [-1, 1], columns as in `NUISANCE_FACTORS`.
-        size: Height and width in pixels, 16 to 1024.
-        device: Where to paint; the images stay there.
-
-    Returns:
-        uint8 (N, 3, size, size), RGB.
-
-    Raises:
-        ValueError: A shape or value breaks the description above.
+        size: height and width in pixels, 16 to 1024.
     """
-    size = _check_whole("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
-    inputs = {
-        "labels": (labels, LABEL_NAMES, 0),
-        "identity_factors": (identity_factors, IDENTITY_FACTORS, -1),
-        "nuisance": (nuisance, NUISANCE_FACTORS, -1),
-    }
-    for name, (table, columns, low) in inputs.items():
+    size = _check("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
+    for name, table, columns, low in (
+        ("labels", labels, LABEL_NAMES, 0),
+        ("identity_factors", identity_factors, IDENTITY_FACTORS, -1),
+        ("nuisance", nuisance, NUISANCE_FACTORS, -1),
+    ):
         if table.shape != (len(labels), len(columns)):
             raise ValueError(
                 f"{name} must be ({len(labels)}, {len(columns)}), got {tuple(table.shape)}: "
@@ -532,23 +495,20 @@ def load(
     A person keeps attributes and identity factors; pose, light, expression, background and clothes change.
 
     Args:
-        num_images: Images, `num_people` or more.
-        num_people: People, 2 or more.
-        size: Height and width in pixels, 16 to 1024.
-        correlation_strength: Factor on the correlations of the labels, in [0, 1.5]; 0 = independent.
-        label_noise: Share of label entries flipped after drawing, in [0, 0.5].
-        seed: Of attributes, factors and noise; the split has its own.
-        device: Where to paint; the table is on the CPU.
-
-    Raises:
-        ValueError: An argument is outside its range, or a label has one value only in a split.
+        num_images: `num_people` or more.
+        num_people: 2 or more; default: a fifth of the images.
+        size: height and width in pixels, 16 to 1024.
+        correlation_strength: factor on the correlations of the labels, in [0, 1.5]; 0 = independent.
+        label_noise: share of label entries flipped after drawing, in [0, 0.5].
+        seed: of attributes, factors and noise; the split has its own.
+        device: where to paint; the table is on the CPU.
     """
     if num_people is None:
         num_people = max(2, num_images // 5)
-    num_people = _check_whole("num_people", num_people, 2, 2**31, "try 600")
-    num_images = _check_whole("num_images", num_images, num_people, 2**31, "give each person one or more")
-    label_noise = _check_real("label_noise", label_noise, 0, 0.5, "more would swap the labels")
-    size = _check_whole("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
+    num_people = _check("num_people", num_people, 2, 2**31, "try 600")
+    num_images = _check("num_images", num_images, num_people, 2**31, "give each person one or more")
+    label_noise = _check("label_noise", label_noise, 0, 0.5, "more would swap the labels", whole=False)
+    size = _check("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
     person_labels = sample_attributes(num_people, correlation_strength=correlation_strength, seed=seed)
     # A stream apart from the labels', so that a person looks alike whatever the correlations.
     generator = torch.Generator().manual_seed((seed + 2**32) % 2**63)
@@ -561,13 +521,9 @@ def load(
     labels.view(-1)[flipped] = 1 - labels.view(-1)[flipped]
     split = stratified_split(labels, seed=SPLIT_SEED, label_names=LABEL_NAMES)  # may refuse: before painting
     images = draw_faces(drawn, person_factors[identity], nuisance, size=size, device=device).cpu()
-    return ImageTable(
-        images=images,
-        labels=labels,
-        label_names=LABEL_NAMES,
-        identity=identity,
-        split=split,
-        source=f"synthfaces(num_images={num_images}, num_people={num_people}, size={size}, "
+    source = (
+        f"synthfaces(num_images={num_images}, num_people={num_people}, size={size}, "
         f"correlation_strength={correlation_strength:g}, label_noise={label_noise:g}, seed={seed}, "
-        f"device={torch.device(device).type!r})",
+        f"device={torch.device(device).type!r})"
     )
+    return ImageTable(images, labels, LABEL_NAMES, identity, split, source)

@@ -1,21 +1,21 @@
 """One data structure for every data set: images and a label table, one row an image, one column a label.
 
-Shapes used throughout the library: N images, C = 3 channels, H x W pixels, K labels. Nothing here reads a
-file or moves data to a device.
+Nothing here reads a file or moves data to a device.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
+from mlu_utils.data.splits import SPLITS, stratified_split
 from mlu_utils.naming import choices
-
-SPLITS = ("train", "validation", "test", "unseen")
 
 # The paper's names for two CelebA attributes.
 LABEL_ALIASES = {"Gender": "Male", "Young_Old": "Young"}
@@ -45,47 +45,92 @@ class ImageTable:
     identity: torch.Tensor
     split: torch.Tensor
     source: str
-    class_names: tuple[str, ...] = field(default=())
-    class_positions: tuple[float, ...] = field(default=())
+    class_names: tuple[str, ...] = ()
+    class_positions: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        n = self.images.shape[0]
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
-            raise ValueError(f"images must be uint8 (N, 3, H, W), got {self.images.dtype} {tuple(self.images.shape)}")
-        if n == 0:
-            raise ValueError("images must hold at least one image, got 0")
-        if self.labels.shape != (n, len(self.label_names)):
-            raise ValueError(
-                f"labels must be ({n}, {len(self.label_names)}) for {n} images and {len(self.label_names)} "
-                f"label names, got {tuple(self.labels.shape)}"
-            )
-        if len(set(self.label_names)) != len(self.label_names):
-            raise ValueError(f"label_names must be distinct, got {self.label_names}")
-        if self.class_positions and len(self.class_positions) != len(self.class_names):
-            raise ValueError(
-                f"class_positions must be one per class, got {len(self.class_positions)} for {len(self.class_names)}"
-            )
-        if self.class_names:
-            if self.labels.dtype != torch.int64 or self.labels.shape[1] != 1:
-                raise ValueError(
-                    "a single-label table needs int64 labels (N, 1), "
-                    f"got {self.labels.dtype} {tuple(self.labels.shape)}"
-                )
-            low, high = int(self.labels.min()), int(self.labels.max())
-            if low < 0 or high >= len(self.class_names):
-                raise ValueError(f"classes must be 0..{len(self.class_names) - 1}, got {low}..{high}")
-        else:
-            if self.labels.dtype != torch.float32:
-                raise ValueError(f"multi-label labels must be float32, got {self.labels.dtype}")
-            known = self.labels[~self.labels.isnan()]
-            strange = known[(known != 0) & (known != 1)]
-            if len(strange):
-                raise ValueError(f"labels must be 0, 1 or nan (unknown), got {float(strange[0])}")
+        images, labels, n, k = self.images, self.labels, len(self.images), len(self.label_names)
+        _require(
+            images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == 3,
+            f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}",
+        )
+        _require(n > 0, "images must hold at least one image, got 0")
+        shape = tuple(labels.shape)
+        _require(shape == (n, k), f"labels must be {(n, k)} for {n} images and {k} label names, got {shape}")
+        _require(len(set(self.label_names)) == k, f"label_names must be distinct, got {self.label_names}")
         for name, value in (("identity", self.identity), ("split", self.split)):
-            if value.shape != (n,):
-                raise ValueError(f"{name} must be ({n},), got {tuple(value.shape)}")
-        if int(self.split.min()) < 0 or int(self.split.max()) >= len(SPLITS):
-            raise ValueError(f"split must index {SPLITS}, got {int(self.split.min())}..{int(self.split.max())}")
+            _require(value.shape == (n,), f"{name} must be ({n},), got {tuple(value.shape)}")
+        low, high = int(self.split.min()), int(self.split.max())
+        _require(0 <= low and high < len(SPLITS), f"split must index {SPLITS}, got {low}..{high}")
+        num_classes, num_positions = len(self.class_names), len(self.class_positions)
+        _require(
+            num_positions in (0, num_classes),
+            f"class_positions must be one per class, got {num_positions} for {num_classes}",
+        )
+        if self.is_multi_label:
+            _require(labels.dtype == torch.float32, f"multi-label labels must be float32, got {labels.dtype}")
+            strange = labels[~(labels.isnan() | (labels == 0) | (labels == 1))].tolist()
+            _require(not strange, f"labels must be 0, 1 or nan (unknown), got {strange and strange[0]}")
+        else:
+            _require(
+                labels.dtype == torch.int64 and k == 1,
+                f"a single-label table needs int64 labels (N, 1), got {labels.dtype} {shape}",
+            )
+            low, high = int(labels.min()), int(labels.max())
+            _require(0 <= low and high < num_classes, f"classes must be 0..{num_classes - 1}, got {low}..{high}")
+
+    @classmethod
+    def from_tensors(
+        cls,
+        images: ArrayLike | torch.Tensor,
+        labels: ArrayLike | torch.Tensor,
+        label_names: Sequence[str],
+        *,
+        identity: ArrayLike | torch.Tensor | None = None,
+        split: ArrayLike | torch.Tensor | None = None,
+        class_names: Sequence[str] = (),
+        source: str = "tensors",
+        seed: int = 0,
+    ) -> ImageTable:
+        """Return the table of your own tensors, arrays or lists.
+
+        Args:
+            images: (N, 3, H, W), or grey (N, 1, H, W); uint8, or real numbers in [0, 1].
+            labels: (N, K), or (N,) for one label: 0, 1 or nan = unknown, of any type; with class names the classes.
+            label_names: K names.
+            identity: whole numbers (N,), the person in each image, -1 = unknown; default: all unknown.
+            split: (N,), index into `SPLITS`; default: 65/25/10 with both values of each label in every split, images of
+                a person together.
+            class_names: names of the classes, for a single-label table.
+            source: what to call the data.
+            seed: of the split that is made.
+
+        >>> table = ImageTable.from_tensors(np.zeros((40, 1, 8, 8)), np.arange(40) % 2, ["odd"])
+        >>> table.images.shape, [len(table.rows(name)) for name in SPLITS]
+        (torch.Size([40, 3, 8, 8]), [26, 10, 4, 0])
+        """
+        images, labels = _tensor(images, "images"), _tensor(labels, "labels")
+        _require(
+            images.ndim == 4 and images.shape[1] in (1, 3) and len(images) > 0,
+            f"images must be (N, 3, H, W) or (N, 1, H, W), got {tuple(images.shape)}: channels come before pixels",
+        )
+        if images.dtype != torch.uint8:
+            images = images.float()
+            low, high = float(images.min()), float(images.max())  # nan if any pixel is
+            _require(0 <= low and high <= 1, f"images must be uint8 or lie in [0, 1], got {low:g} to {high:g}")
+            images = (images * 255).round().to(torch.uint8)
+        labels = labels[:, None] if labels.ndim == 1 else labels
+        labels = _whole(labels, "classes") if class_names else labels.float()
+        n, names = len(images), tuple(label_names)
+        people = torch.full((n,), -1) if identity is None else _whole(_tensor(identity, "identity"), "identity")
+        # Checked as a whole with everything in one split, before a split is dealt out.
+        split_of = torch.zeros(n, dtype=torch.int8) if split is None else _whole(_tensor(split, "split"), "split")
+        images = images.expand(-1, 3, -1, -1).contiguous()
+        table = cls(images, labels, names, people, split_of.to(torch.int8), source, tuple(class_names))
+        if split is None:
+            people = None if identity is None else people
+            table = table.with_split(stratified_split(labels, seed=seed, label_names=names, identity=people))
+        return table
 
     @property
     def num_images(self) -> int:
@@ -105,7 +150,7 @@ class ImageTable:
     @property
     def num_outputs(self) -> int:
         """Number of logits a model for this table has: K labels, or the number of classes."""
-        return self.num_labels if self.is_multi_label else len(self.class_names)
+        return len(self.output_names)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -123,30 +168,16 @@ class ImageTable:
         return digest.hexdigest()
 
     def rows(self, split: str) -> torch.Tensor:
-        """Return the rows of one split, int64 and ascending.
-
-        Raises:
-            ValueError: no such split.
-        """
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}: {choices(split, SPLITS)}")
-        return torch.nonzero(self.split == SPLITS.index(split)).flatten()
+        """Return the rows of one split, int64 and ascending; an unknown split is refused."""
+        return torch.nonzero(self.split == name_index(split, SPLITS, "split")).flatten()
 
     def label_index(self, name: str) -> int:
-        """Return the column of a label; the paper's names Gender and Young_Old are accepted.
-
-        Raises:
-            ValueError: unknown label; the message lists the known ones and the nearest.
-        """
+        """Return the column of a label; the paper's names Gender and Young_Old are accepted."""
         known = name if name in self.label_names else LABEL_ALIASES.get(name, name)
         return name_index(known, self.label_names, "label")
 
     def class_index(self, name: str) -> int:
-        """Return the index of a class by its name.
-
-        Raises:
-            ValueError: multi-label table, or unknown class.
-        """
+        """Return the index of a class by its name."""
         if self.is_multi_label:
             raise ValueError(f"{self.source} has labels, not classes: ask for label:{self.label_names[0]}")
         return name_index(name, self.class_names, "class")
@@ -157,11 +188,26 @@ class ImageTable:
 
 
 def name_index(name: str, known: tuple[str, ...], what: str) -> int:
-    """Return the position of `name` in `known`, or say what is known and which name is nearest.
+    """Return the position of `name` in `known`, or say what is known and which name is nearest."""
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}: {choices(name, known)}")
+    return known.index(name)
 
-    Raises:
-        ValueError: `name` is not in `known`.
-    """
-    if name in known:
-        return known.index(name)
-    raise ValueError(f"unknown {what} {name!r}: {choices(name, known)}")
+
+def _require(is_so: bool, message: str) -> None:
+    if not is_so:
+        raise ValueError(message)
+
+
+def _tensor(values: ArrayLike | torch.Tensor, what: str) -> torch.Tensor:
+    """Return numbers as a tensor on the CPU."""
+    try:
+        return torch.as_tensor(values if isinstance(values, torch.Tensor) else np.asarray(values)).detach().cpu()
+    except TypeError as error:
+        raise ValueError(f"{what} must be numbers: {error}") from error
+
+
+def _whole(values: torch.Tensor, what: str) -> torch.Tensor:
+    """Return whole numbers as int64."""
+    _require(bool((values == values.to(torch.int64)).all()), f"{what} must be whole numbers, got {values.dtype}")
+    return values.to(torch.int64)

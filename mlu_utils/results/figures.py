@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -167,7 +166,7 @@ def before_after_faces(
 # --- scores
 
 
-def score_bars(
+def score_dots(
     scores: pd.DataFrame,
     metric: str,
     *,
@@ -177,9 +176,9 @@ def score_bars(
     is_log: bool = False,
     title: str | None = None,
 ) -> Figure:
-    """One score of every method beside Retrain's; a panel for each dataset, model and request.
+    """One score of every method beside Retrain's, which is a line; a panel for each dataset, model and request.
 
-    Bars are means over seeds; with several seeds a whisker shows one standard deviation and dots the seeds.
+    Marks and numbers are means over seeds; with several seeds a bar shows one standard deviation and dots the seeds.
 
     Args:
         scores: tidy scores with their Retrain rows.
@@ -200,80 +199,52 @@ def score_bars(
     (unit, *other_units) = chosen["unit"].unique()
     if other_units:
         raise ValueError(f"{metric} comes in the units {unit}, {', '.join(other_units)}: one figure shows one unit")
-    panel_keys = ["dataset", "model", "request"]
+    entry, panel_keys = ["method", "reading"], ["dataset", "model", "request"]
+    entries = sorted(set(chosen[entry].itertuples(index=False, name=None)), key=lambda pair: display_rank(*pair))
     panels = [panel for _, panel in chosen.groupby(panel_keys, sort=False)]
     varying = [key for key in panel_keys if chosen[key].nunique() > 1]
-    num_bars = max(len(panel.groupby(["method", "reading"])) for panel in panels)
-    num_columns = min(len(panels), 3 if num_bars <= 5 else 2)
+    num_columns = min(len(panels), 5)
     num_rows = math.ceil(len(panels) / num_columns)
-    figure = new_figure(figsize=(num_columns * max(3.0, 0.58 * num_bars + 0.9), num_rows * 3.2 + 0.4))
+    figure = new_figure(figsize=(1.9 * num_columns + 2.2, num_rows * (0.2 * len(entries) + 0.9) + 0.6))
     axes = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
-    has_retrain = (chosen["method"] == "Retrain").any()  # ratios to it have none
     for ax, panel in zip(axes.flat, panels, strict=False):
-        names = _draw_bars(ax, panel, is_fraction=unit == "fraction")
-        if has_retrain:
-            ax.axhline(panel.loc[panel["method"] == "Retrain", "value"].mean(), **_RETRAIN, zorder=3)
-        if metric in style.CHANCE:
-            ax.axhline(style.CHANCE[metric], **_CHANCE, zorder=3)
-        rotation = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if num_bars > 5 else {}
-        ax.set_xticks(range(len(names)), names, fontsize=8, **rotation)
-        ax.set_xlim(-0.6, len(names) - 0.4)
-        ax.grid(False, axis="x")
+        for key, rows in panel.groupby(entry):
+            y, values = entries.index(key), rows["value"].dropna().to_numpy()
+            mean = values.mean() if len(values) else math.nan
+            number = f"{mean:.3f}".removeprefix("0") if unit == "fraction" else f"{mean:.3g}"
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+            ax.annotate(number if len(values) else "undefined", (1, y), (2, 0), fontsize=6.5, **place)
+            ax.plot(mean, y, linestyle="", markersize=6, zorder=4, **style.mark(*key, edge=0.5))
+            if len(values) > 1:
+                ax.errorbar(mean, y, xerr=values.std(ddof=1), color="k", capsize=2, linewidth=0.8, zorder=3)
+                ax.plot(values, np.full(len(values), y), ".", color="w", mec="k", mew=0.4, markersize=3.5, zorder=5)
+        for retrain in panel.loc[panel["method"] == "Retrain", ["value"]].mean().dropna():
+            ax.axvline(retrain, **_RETRAIN, zorder=2)
         if is_log:
-            ax.set_yscale("log")
-            # The foot of a bar on a logarithmic axis must mean something: no speed-up, or half the least.
-            positive = chosen.loc[chosen["value"] > 0, "value"]
-            if len(positive):
-                least, most = positive.min(), positive.max()
-                ax.set_ylim(1.0 if unit == "x" and least > 1 else least / 2, most * 2)
-            ax.yaxis.set_major_formatter("{x:g}")
-        elif unit == "fraction":
-            ax.set_ylim(0, 1.08)
-            ax.set_yticks(np.linspace(0, 1, 6))
-        else:
-            ax.margins(y=0.12)
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+        ax.margins(x=0.12)
+        ax.tick_params(axis="x", labelsize=7)
         if varying:
-            ax.set_title("\n".join(str(panel[key].iloc[0]) for key in varying), fontsize=9)
+            ax.set_title("\n".join(str(panel[key].iloc[0]) for key in varying), fontsize=8)
+    names = [method_display(*pair) for pair in entries]
+    axes[0, 0].set_yticks(range(len(entries)), names)
+    axes[0, 0].set_ylim(len(entries) - 0.4, -0.6)
+    for ax in axes[:, 0]:
+        ax.tick_params(axis="y", labelsize=8)
     name = style.METRIC_DISPLAY.get(metric, metric.replace("_", " "))
     of_label = {"-": "", "retained": ", retained labels", "forgotten": ", forgotten entries"}.get(label, f", {label}")
     in_unit = {"s": " (s)", "x": " (times)"}.get(unit, "")
-    for ax in axes[:, 0]:
-        ax.set_ylabel(f"{name}{of_label}{in_unit}\n{style.arrow(better)}")
-    lines = [Line2D([], [], **_RETRAIN, label="Retrain")] if has_retrain else []
-    if metric in style.CHANCE:
-        lines.append(Line2D([], [], **_CHANCE, label="no information"))
+    arrow = style.arrow(better).replace("\u2191", "\u2192").replace("\u2193", "\u2190")  # the axis lies down
+    figure.supxlabel(f"{name}{of_label}{in_unit}  {arrow}", fontsize=9)
+    handles = [Line2D([], [], **_RETRAIN, label="Retrain")] if (chosen["method"] == "Retrain").any() else []
     seeds = chosen.loc[chosen["unlearning_seed"] != NOT_UNLEARNED, ["seed", "unlearning_seed"]]
     if len(seeds.drop_duplicates()) > 1:
-        lines.append(Line2D([], [], color="k", marker=".", mfc="w", linewidth=1, label="seeds, ±1 sd"))
-    if lines:
-        figure.legend(handles=lines, loc="outside lower center", ncols=3, **_LEGEND)
-    return finish(figure, title)
-
-
-def _draw_bars(ax: Axes, panel: pd.DataFrame, *, is_fraction: bool) -> list[str]:
-    """Draw the bars of one panel and return their names."""
-    bars = sorted(panel.groupby(["method", "reading"]), key=lambda bar: display_rank(*bar[0]))
-    for x, ((method, reading), rows) in enumerate(bars):
-        values = rows["value"].dropna().to_numpy()
-        if not len(values):
-            place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "center"}
-            ax.annotate("undefined", (x, 0.03), fontsize=8, **place)
-            continue
-        top = mean = values.mean()
-        ax.bar(x, mean, 0.72, zorder=2, **style.bar_look(method, reading))
-        if len(values) > 1:
-            sd = values.std(ddof=1)
-            ax.errorbar(x, mean, sd, color="k", capsize=3, linewidth=1, zorder=4)
-            spread = x + np.linspace(-0.16, 0.16, len(values))
-            ax.plot(spread, values, ".", color="w", mec="k", mew=0.6, markersize=6, zorder=5)
-            top = max(mean + sd, values.max())
-        number = f"{mean:.3f}".lstrip("0") if is_fraction and mean < 1 else f"{mean:.3g}"
-        box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-        place = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
-        ax.annotate(number, (x, top), (0, 3), fontsize=7, bbox=box, zorder=6, **place)
-    return [method_display(*key).replace(" (", "\n(") for key, _ in bars]
+        handles.append(Line2D([], [], color="k", marker=".", mfc="w", linewidth=0.8, label="seeds, ±1 sd"))
+    legend_on_top(figure, handles, title)
+    return finish(figure)
 
 
 def trade_off(scores: pd.DataFrame, *, forgotten: str, leak: str = "auc", title: str | None = None) -> Figure:
@@ -300,8 +271,8 @@ def trade_off(scores: pd.DataFrame, *, forgotten: str, leak: str = "auc", title:
     figure = new_figure(figsize=(7.4, 4.6))
     ax = figure.subplots()
     for (method, reading), runs in sorted(gap.groupby(level=keys[:2]), key=lambda group: display_rank(*group[0])):
-        look = style.mark(method, reading, edge=0.5) | {"linestyle": "", "markersize": 8, "alpha": 0.6}
-        ax.plot(said[runs.index], runs, label=method_display(method, reading), clip_on=False, **look)
+        look = style.mark(method, reading, edge=0.5, alpha=0.6) | {"linestyle": "", "markersize": 8}
+        ax.plot(said[runs.index], runs, label=method_display(method, reading), **look)
     ax.axhline(0, **_RETRAIN | {"linewidth": 1})
     ax.set_xlim(-0.06, 1.06)
     what = "2 |AUC \u2212 \u00bd| of the output" if leak == "auc" else style.METRIC_DISPLAY.get(leak, leak)
@@ -350,21 +321,17 @@ def output_strips(
 def attack_intervals(
     table: pd.DataFrame,
     *,
-    value: str = "auc",
     panel: str = "input",
-    chance: float = 0.5,
     reference: str = "Retrain",
     quantity: str = "AUC of the attack",
     title: str | None = None,
 ) -> Figure:
-    """One score of an attack with its interval for every model; a panel for each thing that was attacked.
+    """AUC of an attack with its interval for every model; a panel for each thing that was attacked.
 
     Args:
-        table: columns model, `panel`, `value`, `<value>_low`, `<value>_high`; one row a mark, several a model allowed
-            when a column attacker (of up to four values) tells them apart.
-        value: which score.
+        table: columns model, `panel`, auc, auc_low, auc_high; one row a mark, several a model allowed when a column
+            attacker (of up to four values) tells them apart.
         panel: column that makes the panels.
-        chance: value of an attack that knows nothing.
         reference: model whose value is drawn as a line.
         quantity: name of the axis.
 
@@ -385,11 +352,11 @@ def attack_intervals(
             offset = (number - (len(attackers) - 1) / 2) * min(0.32, 0.8 / len(attackers))
             y, known = models.index(row["model"]) + offset, style.model_style(row["model"])
             colour = "0.45" if known is style.NO_METHOD else known.colour
-            ax.plot([row[f"{value}_low"], row[f"{value}_high"]], [y, y], "-", color=colour, linewidth=1.6)
-            ax.plot(row[value], y, "os^D"[number], color=colour, mec="k", mew=0.4, markersize=5)
-        for known in part.loc[part["model"] == reference, value][:1]:
+            ax.plot([row["auc_low"], row["auc_high"]], [y, y], "-", color=colour, linewidth=1.6)
+            ax.plot(row["auc"], y, "os^D"[number], color=colour, mec="k", mew=0.4, markersize=5)
+        for known in part.loc[part["model"] == reference, "auc"][:1]:
             ax.axvline(known, **_RETRAIN | {"linewidth": 1}, zorder=0)
-        ax.axvline(chance, **_CHANCE, zorder=0)
+        ax.axvline(0.5, **_CHANCE, zorder=0)
         ax.set_title(str(name), fontsize=9)
         ax.grid(False, axis="y")
     axes[0].set_yticks(range(len(models)), models, fontsize=8)
@@ -400,10 +367,7 @@ def attack_intervals(
     for mark, attacker in zip("os^D", attackers if attackers != [None] else [], strict=False):
         handles.append(Line2D([], [], color="w", marker=mark, mfc="0.5", mec="k", label=str(attacker)))
     legend_on_top(figure, handles, title)
-    return finish(figure, None)
-
-
-# --- curves
+    return finish(figure)
 
 
 def method_curves(
@@ -412,7 +376,6 @@ def method_curves(
     x: str,
     y: str,
     target: float | None = None,
-    is_log_x: bool = False,
     title: str | None = None,
 ) -> Figure:
     """A curve for each model, such as a score after each step of relearning or at each depth of the network.
@@ -421,7 +384,6 @@ def method_curves(
         curves: model -> (positions, values); a model that is no method is drawn grey.
         x, y: names of the axes.
         target: a level to mark, or None.
-        is_log_x: logarithmic axis.
 
     Raises:
         ValueError: no curves.
@@ -431,16 +393,17 @@ def method_curves(
     figure = new_figure(figsize=(7.2, 3.6))
     ax = figure.subplots()
     for name, (positions, values) in curves.items():
-        line = ("--", 1.8) if name in ("Original", "Retrain") else ("-", 1.2)
-        look = style.mark(name) | {"markersize": 4.5, "linestyle": line[0], "linewidth": line[1]}
+        line, width = ("--", 1.8) if name in ("Original", "Retrain") else ("-", 1.2)
+        look = style.mark(name) | {"markersize": 4.5, "linestyle": line, "linewidth": width}
         ax.plot(positions, values, label=name, **look)
     if target is not None:
         ax.axhline(target, **_CHANCE)
-    if is_log_x:
-        ax.set_xscale("log")
     ax.set(xlabel=x, ylabel=y)
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), **_LEGEND)
     return finish(figure, title)
+
+
+# --- steps of a method
 
 
 def sensitivity_curves(sweep: pd.DataFrame, *, title: str | None = None) -> Figure:
@@ -488,38 +451,30 @@ def sensitivity_curves(sweep: pd.DataFrame, *, title: str | None = None) -> Figu
     return finish(figure, title)
 
 
-# --- distributions
-
-
 def layer_score_distributions(
     scores: Mapping[str, ArrayLike],
     *,
-    reference: Mapping[str, ArrayLike] | None = None,
-    names: tuple[str, str] = ("forgotten label", "retained labels"),
-    quantity: str = "importance of a weight",
-    thresholds: Mapping[str, float] | None = None,
+    reference: Mapping[str, ArrayLike],
+    names: tuple[str, str],
+    quantity: str,
     title: str | None = None,
 ) -> Figure:
     """Distribution of the weights' scores in each layer, logarithmic, and the share that is exactly 0.
 
     Args:
         scores: layer -> scores of its weights, any shape, >= 0, in order of depth.
-        reference: a second set of scores of the same layers, drawn beside the first.
+        reference: scores of the same layers, drawn beside the first.
         names: what the two sets are scores for.
         quantity: name of the axis.
-        thresholds: name -> value, drawn as horizontal lines.
 
     Raises:
         ValueError: no layers, other layers in the reference, a negative or non-finite score.
     """
     if not scores:
         raise ValueError("scores holds no layer")
-    if reference is not None and list(reference) != list(scores):
+    if list(reference) != list(scores):
         raise ValueError(f"reference has the layers {list(reference)[:3]}..., scores {list(scores)[:3]}...")
     sets = [(names[0], scores, "#ec7d43", -0.18), (names[1], reference, "#1f4e79", 0.18)]
-    width = 0.34
-    if reference is None:
-        sets, width = [(names[0], scores, "#ec7d43", 0.0)], 0.6
     figure = new_figure(figsize=(max(5.5, 0.26 * len(scores) + 1.8), 4.6))
     ax, zero_ax = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     for _, layers, colour, shift in sets:
@@ -527,16 +482,12 @@ def layer_score_distributions(
             values = np.asarray(values).ravel()
             if not len(values) or not np.isfinite(values).all() or values.min() < 0:
                 raise ValueError(f"scores of layer {layer!r} must be finite and >= 0, and at least one")
-            zero_ax.bar(x + shift, np.mean(values == 0), width, color=colour, linewidth=0)
+            zero_ax.bar(x + shift, np.mean(values == 0), 0.34, color=colour, linewidth=0)
             if (values > 0).any():
                 low, lower, median, upper, high = np.quantile(values[values > 0], [0.01, 0.25, 0.5, 0.75, 0.99])
                 for ends, linewidth in (((low, high), 1), ((lower, upper), 4)):
                     ax.plot([x + shift] * 2, ends, color=colour, linewidth=linewidth, solid_capstyle="butt")
                 ax.plot(x + shift, median, "o", color="w", mec=colour, markersize=4, zorder=4)
-    for position, (name, value) in enumerate((thresholds or {}).items()):
-        ax.axhline(value, color="0.2", linestyle=(0, (4, 2 + position)), linewidth=0.9, zorder=1)
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-        ax.annotate(name, (1, value), (3, 0), fontsize=8, **place)
     ax.set_yscale("log")
     ax.set_ylabel(quantity)
     zero_ax.set(ylabel="share\nexactly 0", ylim=(0, 1), yticks=[0, 1], xlim=(-0.7, len(scores) - 0.3))
@@ -550,13 +501,13 @@ def layer_score_distributions(
     figure.legend(handles=handles, loc="outside upper center", ncols=2, **_LEGEND)
     if title is not None:
         ax.set_title(title)
-    return finish(figure, None)
+    return finish(figure)
 
 
 # --- what the drawings share
 
 
-def finish(figure: Figure, title: str | None) -> Figure:
+def finish(figure: Figure, title: str | None = None) -> Figure:
     """Finish a figure: no frame at the top and the right, and a title."""
     for ax in figure.axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -565,7 +516,7 @@ def finish(figure: Figure, title: str | None) -> Figure:
     return figure
 
 
-def legend_on_top(figure: Figure, handles: Sequence, title: str | None) -> None:
+def legend_on_top(figure: Figure, handles: Sequence, title: str | None = None) -> None:
     """Put one legend above all panels, in as many columns as fit, with the figure's title as its heading.
 
     A suptitle would be laid over the legend: the layout keeps room for the taller of the two only.
@@ -580,8 +531,8 @@ def legend_on_top(figure: Figure, handles: Sequence, title: str | None) -> None:
 
 def _in_order(models: Iterable[str]) -> list[str]:
     """Models in the order of methods, each once; controls, which are no methods, come last."""
-    order = list(style.METHOD_STYLES)
-    return sorted(dict.fromkeys(models), key=lambda model: order.index(model) if model in order else len(order))
+    is_control = {model: style.model_style(model) is style.NO_METHOD for model in models}
+    return sorted(is_control, key=lambda model: math.inf if is_control[model] else display_rank(model))
 
 
 def _faces(images: ArrayLike) -> np.ndarray:

@@ -143,27 +143,8 @@ def _band(ax: Axes, bottom: float, top: float, number: str, title: str) -> None:
         _text(ax, 7.5, y, line, size=8, weight="bold", align="left")
 
 
-def _box(
-    ax: Axes,
-    bounds: tuple[float, float, float, float],
-    title: str,
-    text: str,
-    *,
-    method: str | None = None,
-    face: str = "white",
-    is_dashed: bool = False,
-) -> None:
-    """Draw a rounded box with a bold title above centred lines.
-
-    Args:
-        ax: to draw on.
-        bounds: x, y, width, height.
-        title: may be empty.
-        text: lines; empty: the title stays at the top, so that something else can be drawn below it.
-        method: adds a stripe of its colour, and makes the first line, its formula, larger.
-        face: colour of the box.
-        is_dashed: the frame.
-    """
+def _box(ax: Axes, bounds: tuple, title: str, text: str, *, method: str = "", face="white", is_dashed=False) -> None:
+    """Draw a rounded box: a bold title above lines; a method adds a stripe of its colour and enlarges its formula."""
     x, y, width, height = bounds
     edge = {"ec": _INK, "lw": 0.9, "ls": (0, (4, 2)) if is_dashed else "-"}
     ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=1.3", fc=face, **edge))
@@ -179,18 +160,9 @@ def _box(
         top -= space
 
 
-def _text(
-    ax: Axes,
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: float = _TEXT_SIZE,
-    weight: str = "normal",
-    color: str = _INK,
-    align: str = "center",
-) -> None:
-    ax.text(x, y, text, size=size, weight=weight, color=color, ha=align, va="center", math_fontfamily="dejavusans")
+def _text(ax: Axes, x: float, y: float, text: str, *, align: str = "center", **look: object) -> None:
+    look = {"size": _TEXT_SIZE, "color": _INK, "math_fontfamily": "dejavusans"} | look
+    ax.text(x, y, text, ha=align, va="center", **look)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -1,32 +1,21 @@
-"""Attribute inference: how much an attacker learns about a forgotten label, in which inputs, and beyond Retrain.
-
-Purpose: scores with intervals, the excess over the retrained model, controls (permuted labels, retained labels only).
-Must not: extract features; every input of an attack (logits, features of a block) is an array.
+"""Attribute inference: how much an attacker learns about a forgotten label, from which input, and beyond Retrain.
 
 Shapes: n rows, d features, K labels. `scores` (n,) finite, higher = the attacker believes in label 1, 0 is its
-threshold; `labels` (n,) 1, 0 or nan = unknown, dropped; `identity` int (n,), -1 = unknown.
+threshold; `labels` (n,) 1, 0 or nan = unknown, dropped, both classes present. `identity`, seed and draws are those of
+`bootstrap`: people are drawn where they are given. What breaks this is refused with a ValueError.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlu_utils.scoring.bootstrap import (
-    LEVEL,
-    NUM_RESAMPLES,
-    bootstrap,
-    folded_auc,
-    people,
-    sorted_rows,
-    weighted_auc,
-    with_intervals,
-)
+from mlu_utils.scoring import bootstrap as boot
+from mlu_utils.scoring.arrays import check_name, checked, known_entries
+from mlu_utils.scoring.bootstrap import Draws
 from mlu_utils.scoring.probe import ATTACKERS, attack_logits
-from mlu_utils.scoring.utility import known_scores
-
-LEAK_METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
 def split_by_identity(
@@ -34,43 +23,26 @@ def split_by_identity(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to fit an attacker on and rows to test it on, without a person in common; both ascending.
 
-    Args:
-        identity: int (n,); rows of unknown people (-1) are dealt one by one.
-        labels: (n,), 1, 0 or nan; when given, people with a 1 and people without are dealt out separately, so that
-            both parts get their share of a rare label.
-        fit_share: share of the people to fit on, in (0, 1).
-        seed: decides who goes where.
-
-    Raises:
-        ValueError: fit_share outside (0, 1), or one part would be empty.
-
-    Example:
-        >>> fit, test = split_by_identity(np.array([0, 0, 1, 1, 2, 2, 3, 3]), seed=0)
-        >>> len(fit), len(test)
-        (4, 4)
+    `fit_share` of the people, in (0, 1), go to the first. With labels (n,), people with a 1 and people without are
+    dealt apart, so that both parts get a rare label. Unknown people (-1) are dealt image by image.
     """
     if not 0 < fit_share < 1:
         raise ValueError(f"fit_share must lie in (0, 1), got {fit_share}")
-    person = people(identity, len(np.asarray(identity)))
-    names, index = np.unique(person, return_inverse=True)
-    has_label = np.zeros(len(names), dtype=bool)
+    index = boot.units(identity, len(np.asarray(identity)))
+    has_label = np.zeros(index.max() + 1, dtype=bool)
     if labels is not None:
         has_label[index[np.asarray(labels, dtype=np.float64) == 1]] = True
     rng = np.random.default_rng(seed)
-    is_fit = np.zeros(len(names), dtype=bool)
+    is_fit = np.zeros_like(has_label)
     for group in (np.flatnonzero(has_label), np.flatnonzero(~has_label)):
         is_fit[rng.permutation(group)[: round(fit_share * len(group))]] = True
     if is_fit.all() or not is_fit.any():
-        raise ValueError(f"{len(names)} people cannot be split with fit_share {fit_share}: one part would be empty")
+        raise ValueError(f"{len(is_fit)} people cannot be split with fit_share {fit_share}: one part would be empty")
     return np.flatnonzero(is_fit[index]), np.flatnonzero(~is_fit[index])
 
 
 def refuse_shared_people(identity_fit: ArrayLike, identity_eval: ArrayLike) -> None:
-    """Refuse rows to fit and rows to test that have a known person in common.
-
-    Raises:
-        ValueError: names the first shared people.
-    """
+    """Refuse, with a ValueError, rows to fit and rows to test that have a known person in common."""
     shared = np.intersect1d(identity_fit, identity_eval)
     shared = shared[shared >= 0]
     if shared.size:
@@ -81,27 +53,11 @@ def refuse_shared_people(identity_fit: ArrayLike, identity_eval: ArrayLike) -> N
 
 
 def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int) -> np.ndarray:
-    """Labels that say nothing about their row: the control that shows what an attacker finds by chance.
+    """Labels (n,) that say nothing about their row: the control that shows what an attacker finds by chance.
 
-    Permute the rows to fit and the rows to test, with different seeds. Against true test labels a chance direction
-    that lies along the label would read as an AUC far from one half.
-
-    Args:
-        labels: (n,), 1, 0 or nan; unknown ones stay where they are.
-        identity: int (n,); when given, people swap their labels and not images, so that a label that is constant
-            within a person stays so, and the control is as uncertain as the attack.
-        seed: of the permutation.
-
-    Returns:
-        (n,) float64. Without identities the known values are the same in another order; with them a person with
-        more images than its partner repeats the partner's labels.
-
-    Source:
-        Control tasks: Hewitt and Liang (2019), Designing and Interpreting Probes.
-
-    Example:
-        >>> sorted(permuted_labels([1, 0, 0, 1], seed=0).tolist())
-        [0.0, 0.0, 1.0, 1.0]
+    Unknown ones stay where they are. With identities, people swap their labels and not images, so that a label that is
+    constant within a person stays so. Permute the rows to fit and to test, with different seeds: against true labels a
+    chance direction along the label reads as an AUC far from one half. Source: control tasks (Hewitt and Liang, 2019).
     """
     labels = np.array(labels, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(labels))
@@ -109,7 +65,7 @@ def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, see
     if identity is None:
         labels[known] = labels[rng.permutation(known)]
         return labels
-    person = people(identity, len(labels))[known]
+    person = boot.people(identity, len(labels))[known]
     rows = [known[person == name] for name in np.unique(person)]
     result = labels.copy()
     for mine, partner in zip(rows, rng.permutation(len(rows)), strict=True):
@@ -118,79 +74,45 @@ def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, see
 
 
 def retained_label_inputs(labels: ArrayLike, forgotten: int) -> np.ndarray:
-    """The true labels other than the forgotten one as input of an attack, (n, 2 (K - 1)).
+    """The true labels (n, K) other than the forgotten column, as input (n, 2 (K - 1)) of an attack.
 
-    What is read out of these is correlation between labels: no unlearning can remove it from anyone who knows the
-    retained labels.
-
-    Args:
-        labels: (n, K), 1, 0 or nan.
-        forgotten: column of the label that the attacker wants.
-
-    Returns:
-        For each retained label +1, -1 or 0 = unknown, then 1 where it is known and 0 where not.
-
-    Example:
-        >>> retained_label_inputs([[1, 0, np.nan]], 1)
-        array([[1., 0., 1., 0.]])
+    For each retained label +1, -1 or 0 = unknown, then 1 where it is known and 0 where not. What is read out of these
+    is correlation between labels, which no unlearning can take from anyone who knows the retained labels.
     """
-    labels = np.asarray(labels, dtype=np.float64)
-    if labels.ndim != 2 or not -labels.shape[1] <= forgotten < labels.shape[1]:
-        raise ValueError(f"labels {labels.shape} have no column {forgotten}: expected (n, K) and a column below K")
+    (labels,) = checked(labels=(labels, "n K", "label"))
+    if not -labels.shape[1] <= forgotten < labels.shape[1]:
+        raise ValueError(f"labels {labels.shape} have no column {forgotten}: expected a column below K")
     retained = np.delete(labels, forgotten, axis=1)
     known = ~np.isnan(retained)
     return np.concatenate([np.where(known, 2 * np.nan_to_num(retained) - 1, 0.0), known], axis=1)
 
 
 def attribute_leak(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    identity: ArrayLike | None = None,
-    seed: int,
-    num_resamples: int = NUM_RESAMPLES,
-    level: float = LEVEL,
+    scores: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: Unpack[Draws]
 ) -> dict[str, float]:
     """What scores tell about a label, with bootstrap intervals; an inverted score leaks in full.
 
-    `leak_auc` = max(AUC, 1 - AUC): whoever may read the score backwards. Its interval is the AUC's, folded at one
-    half, so that an interval around one half keeps .5 as its lower end.
+    accuracy, balanced_accuracy, auc and leak_auc = max(auc, 1 - auc), each with `_low` and `_high`; num_images and
+    num_people. The interval of leak_auc is the AUC's, folded at one half.
 
-    Args:
-        scores: (n,), finite: `attack_logits`, or the model's own logit of the label.
-        labels: (n,), 1, 0 or nan; both classes present.
-        identity: int (n,); when given, people are resampled and not images, which is right whenever a person has
-            several images.
-        seed: of the resampling.
-        num_resamples: number of resamples.
-        level: coverage of the intervals.
-
-    Returns:
-        accuracy, balanced_accuracy, auc and leak_auc, each with `_low` and `_high`; num_images, num_people.
-
-    Raises:
-        ValueError: as `utility.auc`; a class that occurs in too few people for an interval.
-
-    Source:
-        Percentile bootstrap (Efron, 1979).
-
-    Example:
-        >>> leak = attribute_leak([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], [1, 1, 1, 0, 0, 0], seed=0)
-        >>> leak["auc"], leak["leak_auc"]
-        (0.0, 1.0)
+    >>> attribute_leak([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], [1, 1, 1, 0, 0, 0], seed=0)["leak_auc"]
+    1.0
     """
-    scores, positive, identity = _rows([scores], labels, identity)
-    samples = bootstrap(
-        lambda weights: _leak_metrics(scores[0], positive, weights),
-        len(positive),
-        identity=identity,
-        seed=seed,
-        num_resamples=num_resamples,
-    )
-    values = _leak_metrics(scores[0], positive, np.ones((1, len(positive))))[0]
-    result = with_intervals(LEAK_METRICS, values, samples, level=level)
-    num_people = len(positive) if identity is None else len(np.unique(people(identity, len(positive))))
-    return result | folded_auc(result) | {"num_images": len(positive), "num_people": num_people}
+    scores, positive, identity = _known_rows(labels, identity, scores)
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        positives, negatives = weights * positive, weights * ~positive
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recall = positives @ (scores > 0) / positives.sum(axis=1)
+            specificity = negatives @ ~(scores > 0) / negatives.sum(axis=1)
+        accuracy = weights @ ((scores > 0) == positive) / weights.sum(axis=1)
+        auc = boot.weighted_auc(scores, positives, negatives)
+        return np.stack([accuracy, (recall + specificity) / 2, auc], axis=1)
+
+    n = len(positive)
+    names = ("accuracy", "balanced_accuracy", "auc")
+    result = boot.with_intervals(names, statistic, n, identity=identity, seed=seed, **draws)
+    return result | boot.folded_auc(result) | {"num_images": n, "num_people": int(boot.units(identity, n).max()) + 1}
 
 
 def excess_leak(
@@ -201,48 +123,27 @@ def excess_leak(
     is_two_sided: bool = True,
     identity: ArrayLike | None = None,
     seed: int,
-    num_resamples: int = NUM_RESAMPLES,
-    level: float = LEVEL,
+    **draws: Unpack[Draws],
 ) -> dict[str, float]:
-    """How much more scores tell about a label than the reference's scores on the same rows: AUC minus AUC.
+    """How much more scores tell about a label than Retrain's on the same rows: AUC minus AUC, the interval paired.
 
-    The interval is paired: both AUCs are taken on the same resample.
-
-    Args:
-        scores: (n,), finite, of the unlearned model.
-        reference_scores: (n,), finite, of the retrained model, on the same rows in the same order.
-        labels: (n,), 1, 0 or nan; both classes present.
-        is_two_sided: read each score in the direction in which its AUC on all rows is at least one half, so that an
-            inverted head counts as a leak: right for a model's own logit. A trained attacker has chosen its direction
-            on other rows; False takes its AUC as it is.
-        identity: int (n,), see `attribute_leak`.
-        seed: of the resampling.
-        num_resamples: number of resamples.
-        level: coverage of the interval.
-
-    Returns:
-        excess_auc in [-.5, .5] (one-sided: [-1, 1]), `_low`, `_high`; 0 = as much as Retrain, below 0 = less.
-
-    Raises:
-        ValueError: as `attribute_leak`.
-
-    Example:
-        >>> excess_leak([3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [1, 1, 0, 0], seed=0)["excess_auc"]
-        0.5
+    excess_auc in [-.5, .5] (one-sided: [-1, 1]), `_low` and `_high`; 0 = as much as Retrain, below 0 = less. Two-sided,
+    each score is read in the direction in which its AUC on all rows is at least one half, so that an inverted head
+    counts as a leak: right for a model's own logit. A trained attacker has chosen its direction on other rows.
     """
-    both, positive, identity = _rows([scores, reference_scores], labels, identity)
-    ones = np.ones((1, len(positive)))
-    aucs = [weighted_auc(s, ones * positive, ones * ~positive)[0] for s in both]
-    signs = [-1.0 if is_two_sided and auc < 0.5 else 1.0 for auc in aucs]
+    *both, positive, identity = _known_rows(labels, identity, scores, reference_scores)
+
+    def aucs(weights: np.ndarray) -> list[np.ndarray]:
+        return [boot.weighted_auc(s, weights * positive, weights * ~positive) for s in both]
+
+    is_inverted = [is_two_sided and auc[0] < 0.5 for auc in aucs(np.ones((1, len(positive))))]
+    both = [-s if inverted else s for s, inverted in zip(both, is_inverted, strict=True)]
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        aucs = [
-            weighted_auc(sign * s, weights * positive, weights * ~positive) for sign, s in zip(signs, both, strict=True)
-        ]
-        return (aucs[0] - aucs[1])[:, None]
+        own, reference = aucs(weights)
+        return (own - reference)[:, None]
 
-    samples = bootstrap(difference, len(positive), identity=identity, seed=seed, num_resamples=num_resamples)
-    return with_intervals(("excess_auc",), difference(ones)[0], samples, level=level)
+    return boot.with_intervals(("excess_auc",), difference, len(positive), identity=identity, seed=seed, **draws)
 
 
 def attack_table(
@@ -256,47 +157,29 @@ def attack_table(
     identity_fit: ArrayLike | None = None,
     identity_eval: ArrayLike | None = None,
     seed: int,
-    num_resamples: int = NUM_RESAMPLES,
-    level: float = LEVEL,
+    **draws: Unpack[Draws],
 ) -> pd.DataFrame:
     """Attack every input of every model with every attacker, on the same rows and people.
 
     Args:
-        models: model -> input -> (features of the rows to fit (n, d), of the rows to test (m, d)). Inputs are named
-            by the caller: "all logits", "retained logits", "penultimate", a block. A random network is one more
-            model, the retained labels are one more input (`retained_label_inputs`).
-        labels_fit: (n,), 1, 0 or nan.
-        labels_eval: (m,), likewise.
+        models: model -> input -> (features of the rows to fit (n, d), of the rows to test (m, d)). A random network is
+            one more model, the retained labels are one more input (`retained_label_inputs`).
         reference: the model whose AUC on the same input and attacker is subtracted, or None.
         attackers: names in `probe.ATTACKERS`.
-        is_permuted: control: the labels to fit and to test are permuted first (by person, where identities are
-            given); every AUC should then be near one half.
-        identity_fit: int (n,); both or neither of the identities.
-        identity_eval: int (m,), nobody of whom may occur in identity_fit.
-        seed: of attackers, permutations and resampling.
-        num_resamples: of the intervals.
-        level: coverage of the intervals.
+        is_permuted: control: both sets of labels are permuted first (`permuted_labels`); AUCs are near one half.
+        identity_fit, identity_eval: both or neither; nobody may occur in both.
 
     Returns:
-        One row per model, input and attacker: model, input, attacker, is_permuted, the columns of `attribute_leak`,
-        and those of `excess_leak`, nan where the reference has no such input.
-
-    Raises:
-        ValueError: shared people, identities of one side only, unknown reference or attacker; as `attack_logits`.
-
-    Source:
-        Protocol of probing frozen features; leakage due to failed unlearning = AUC minus the retrained model's AUC.
-
-    Differs:
-        `leak_auc` lets the labels of the rows to test choose the direction in which a score is read: on few rows this
-        favours the attacker. `auc` and the excess are free of it, since the attackers are trained.
+        A row a model, input and attacker: these, is_permuted, the columns of `attribute_leak`, and those of the
+        one-sided `excess_leak`, nan where the reference has no such input. `leak_auc` lets the labels under test choose
+        the direction of a score, which on few rows favours the attacker; the others do not.
     """
     if (identity_fit is None) != (identity_eval is None):
         raise ValueError("identity_fit and identity_eval belong together: give both or neither")
     if identity_fit is not None:
         refuse_shared_people(identity_fit, identity_eval)
-    if reference is not None and reference not in models:
-        raise ValueError(f"reference {reference!r} is not among the models {', '.join(models)}: name one, or pass None")
+    if reference is not None:
+        check_name("reference", reference, models)
     if is_permuted:
         labels_fit = permuted_labels(labels_fit, identity=identity_fit, seed=seed)
         labels_eval = permuted_labels(labels_eval, identity=identity_eval, seed=seed + 1)
@@ -306,7 +189,7 @@ def attack_table(
         for name, (fit, test) in inputs.items()
         for attacker in attackers
     }
-    options = {"identity": identity_eval, "seed": seed, "num_resamples": num_resamples, "level": level}
+    options = {"identity": identity_eval, "seed": seed, **draws}
     rows = []
     for (model, name, attacker), own in scores.items():
         row = {"model": model, "input": name, "attacker": attacker, "is_permuted": is_permuted}
@@ -319,28 +202,9 @@ def attack_table(
     return table.reindex(columns=[*table.columns.drop(columns, errors="ignore"), *columns])
 
 
-def _rows(
-    scores: Sequence[ArrayLike], labels: ArrayLike, identity: ArrayLike | None
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
+def _known_rows(labels: ArrayLike, identity: ArrayLike | None, *scores: ArrayLike) -> list[np.ndarray | None]:
     """Checked scores, boolean labels and identities of the known rows, in an order that depends on content only."""
-    checked = [known_scores(s, labels, needs=(0, 1), score="an attack") for s in scores]
-    positive = checked[0][1]
-    known = ~np.isnan(np.asarray(labels, dtype=np.float64))
-    if identity is not None:
-        identity = np.asarray(identity)
-        if identity.shape != known.shape:
-            raise ValueError(f"identity has shape {identity.shape}: expected {known.shape}, one person a row")
-        identity = identity[known]
-    order = sorted_rows(*(s for s, _ in checked), positive, identity)
-    return [s[order] for s, _ in checked], positive[order], None if identity is None else identity[order]
-
-
-def _leak_metrics(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`LEAK_METRICS` under each row of weights, (B, 3); nan where a class is missing."""
-    positive_weights, negative_weights = weights * positive, weights * ~positive
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = positive_weights @ (scores > 0) / positive_weights.sum(axis=1)
-        specificity = negative_weights @ ~(scores > 0) / negative_weights.sum(axis=1)
-    accuracy = weights @ ((scores > 0) == positive) / weights.sum(axis=1)
-    auc_values = weighted_auc(scores, positive_weights, negative_weights)
-    return np.stack([accuracy, (recall + specificity) / 2, auc_values], axis=1)
+    labels, identity = checked(labels=(labels, "n", "label"), identity=(identity, "n", "whole"))
+    known = [known_entries(values, labels, "auc") for values in scores]
+    identity = None if identity is None else identity[~np.isnan(labels)]
+    return boot.in_order(*(values for values, _ in known), known[0][1], identity)

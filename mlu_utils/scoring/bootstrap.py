@@ -1,54 +1,45 @@
 """Bootstrap intervals without a loop over resamples: a resample is a row of weights, a score a matrix product.
 
-Purpose: what every privacy score shares: resampled rows or people, AUC and rates under weights, intervals.
-Must not: know what the values mean.
-
-Shapes: n rows, B resamples. `values` (n,) real, `weights` (B, n) counts, how often a resample drew each row.
+Shapes: n rows, B resamples. `values` (n,) real, `weights` (B, n) counts, how often a resample drew each row. `identity`
+int (n,), the person of each row, -1 = unknown and a person of its own: with it people are drawn with all their rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlu_utils.scoring.arrays import checked
+
 NUM_RESAMPLES = 1_000
 LEVEL = 0.95
 _CHUNK_ENTRIES = 2_000_000  # weights held at once: 16 MB
+Statistic = Callable[[np.ndarray], np.ndarray]  # weights (b, n) -> values (b, ...)
+
+
+class Draws(TypedDict, total=False):
+    """What a score with intervals takes beside the seed of its draws; 1,000 and .95 unless told."""
+
+    num_resamples: int
+    level: float  # coverage of the intervals, in (0, 1)
 
 
 def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Statistic,
     num_rows: int,
     *,
     identity: ArrayLike | None = None,
     seed: int,
     num_resamples: int = NUM_RESAMPLES,
 ) -> np.ndarray:
-    """Values of a statistic over resamples of the rows, or of whole people with all their rows.
+    """Values (B, ...) of a statistic over resamples of the rows, which are to be sorted first (`in_order`).
 
-    Args:
-        statistic: maps weights (b, n) to values (b, ...).
-        num_rows: n; at least 1. Sort the rows first (`sorted_rows`), or the result depends on their order.
-        identity: int (n,), the person of each row, -1 = unknown and a person of its own; default: every row is.
-        seed: of the draws.
-        num_resamples: B, at least 1.
-
-    Returns:
-        (B, ...) values.
-
-    Raises:
-        ValueError: no rows, no resamples, or identities of another shape or type.
-
-    Source:
-        Efron (1979); over people: the cluster bootstrap (Davison and Hinkley, 1997, section 3.8).
-
-    Example:
-        >>> bootstrap(lambda weights: weights.sum(axis=1), 5, seed=0, num_resamples=3)
-        array([5., 5., 5.])
+    Source: Efron (1979); over people the cluster bootstrap (Davison and Hinkley, 1997, section 3.8).
     """
     if num_rows < 1 or num_resamples < 1:
         raise ValueError(f"num_rows and num_resamples must be at least 1, got {num_rows} and {num_resamples}")
-    unit = np.arange(num_rows) if identity is None else np.unique(people(identity, num_rows), return_inverse=True)[1]
+    unit = units(identity, num_rows)
     num_units = int(unit.max()) + 1
     rng = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_ENTRIES // num_rows)
@@ -64,46 +55,31 @@ def bootstrap(
 def people(identity: ArrayLike, num_rows: int) -> np.ndarray:
     """Integer (n,) identities in which every unknown person (-1) is somebody else.
 
-    Raises:
-        ValueError: not n integers.
-
-    Example:
-        >>> people([7, -1, 7, -1], 4)
-        array([ 7, -2,  7, -4])
+    >>> people([7, -1, 7, -1], 4)
+    array([ 7, -2,  7, -4])
     """
-    identity = np.asarray(identity)
-    if identity.shape != (num_rows,) or not np.issubdtype(identity.dtype, np.integer):
-        raise ValueError(
-            f"identity has dtype {identity.dtype} and shape {identity.shape}: expected integers ({num_rows},)"
-        )
+    (identity,) = checked(identity=(identity, str(num_rows), "whole"))
     return np.where(identity >= 0, identity, -1 - np.arange(num_rows))
 
 
-def sorted_rows(*columns: ArrayLike | None) -> np.ndarray:
-    """Order of the rows that depends on their content only: rows that compare equal in all columns are equal.
+def units(identity: ArrayLike | None, num_rows: int) -> np.ndarray:
+    """Number (n,) of what is drawn with each row: of its person, or without identities of the row itself."""
+    return np.arange(num_rows) if identity is None else np.unique(people(identity, num_rows), return_inverse=True)[1]
 
-    Example:
-        >>> sorted_rows([3.0, 1.0, 1.0], None, [0, 1, 0])
-        array([2, 1, 0])
-    """
+
+def sorted_rows(*columns: ArrayLike | None) -> np.ndarray:
+    """Order of the rows that depends on their content only: rows that compare equal in all columns are equal."""
     return np.lexsort([np.asarray(column) for column in reversed(columns) if column is not None])
 
 
+def in_order(*columns: ArrayLike | None) -> list[np.ndarray | None]:
+    """The columns in the order of `sorted_rows`; None stays None."""
+    order = sorted_rows(*columns)
+    return [None if column is None else np.asarray(column)[order] for column in columns]
+
+
 def weighted_auc(values: np.ndarray, positive_weights: np.ndarray, negative_weights: np.ndarray) -> np.ndarray:
-    """AUC of each row of weights, (B,): P(value of a positive > value of a negative), ties counting one half.
-
-    Args:
-        values: (n,).
-        positive_weights: (B, n), weight of each row as a positive.
-        negative_weights: (B, n), as a negative.
-
-    Returns:
-        (B,) in [0, 1]; nan where one side has no weight.
-
-    Example:
-        >>> weighted_auc(np.array([0.1, 0.4, 0.4]), np.array([[0, 1, 0]]), np.array([[2, 0, 1]]))
-        array([0.83333333])
-    """
+    """AUC (B,) of each row of weights (B, n): P(value of a positive > of a negative), ties half; nan without a side."""
     order, starts = _ties(values)
     positive = np.add.reduceat(positive_weights[:, order], starts, axis=1)
     negative = np.add.reduceat(negative_weights[:, order], starts, axis=1)
@@ -116,17 +92,7 @@ def weighted_auc(values: np.ndarray, positive_weights: np.ndarray, negative_weig
 def weighted_roc(
     values: np.ndarray, positive_weights: np.ndarray, negative_weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positive rate at every threshold, from the strictest on, both (B, number of distinct values).
-
-    Args:
-        values: (n,); at a threshold, rows with values at least as high are called positive.
-        positive_weights: (B, n).
-        negative_weights: (B, n).
-
-    Example:
-        >>> weighted_roc(np.array([0.1, 0.4, 0.9]), np.array([[0, 1, 1]]), np.array([[1, 0, 0]]))
-        (array([[0.5, 1. , 1. ]]), array([[0., 0., 1.]]))
-    """
+    """True and false positive rate at every threshold, from the strictest on, both (B, number of distinct values)."""
     order, starts = _ties(-np.asarray(values))
     rates = []
     for weights in (positive_weights, negative_weights):
@@ -137,19 +103,7 @@ def weighted_roc(
 
 
 def interval(samples: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
-    """Percentile interval of bootstrap values.
-
-    Args:
-        samples: (B,); nan = the score is not defined on that resample (it lacks a class) and is left out.
-        level: coverage, in (0, 1).
-
-    Raises:
-        ValueError: more than half of the values are nan, or a level outside (0, 1).
-
-    Example:
-        >>> interval(range(101), level=0.5)
-        (25.0, 75.0)
-    """
+    """Percentile interval of values (B,); nan = not defined on that resample, left out of at most half of them."""
     samples = np.asarray(samples, dtype=np.float64)
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level}")
@@ -162,15 +116,16 @@ def interval(samples: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]
     return float(low), float(high)
 
 
-def with_intervals(names: Sequence[str], values: ArrayLike, samples: np.ndarray, *, level: float) -> dict[str, float]:
-    """Name -> value, `<name>_low` and `<name>_high` of several scores.
+def with_intervals(
+    names: Sequence[str], statistic: Statistic, num_rows: int, *, level: float = LEVEL, **options
+) -> dict[str, float]:
+    """Name -> value, `<name>_low` and `<name>_high` of k scores; the rest as in `bootstrap`, with values (b, k)."""
+    samples = bootstrap(statistic, num_rows, **options)
+    return spread(names, statistic(np.ones((1, num_rows)))[0], samples, level=level)
 
-    Args:
-        names: of k scores.
-        values: (k,) on all rows.
-        samples: (B, k) on the resamples.
-        level: coverage of the intervals.
-    """
+
+def spread(names: Sequence[str], values: ArrayLike, samples: np.ndarray, *, level: float = LEVEL) -> dict[str, float]:
+    """Name -> value, `<name>_low` and `<name>_high`, from values (k,) and samples (B, k)."""
     result = {}
     for k, (name, value) in enumerate(zip(names, np.asarray(values), strict=True)):
         low, high = interval(samples[:, k], level=level)
@@ -181,14 +136,7 @@ def with_intervals(names: Sequence[str], values: ArrayLike, samples: np.ndarray,
 def folded_auc(result: Mapping[str, float]) -> dict[str, float]:
     """leak_auc = max(AUC, 1 - AUC) with the folded interval: what an attacker has who may read a score backwards.
 
-    An interval that contains one half keeps .5 as its lower end: the data don't tell that there is a leak.
-
-    Args:
-        result: auc, auc_low and auc_high.
-
-    Example:
-        >>> folded_auc({"auc": 0.0, "auc_low": 0.0, "auc_high": 0.25})
-        {'leak_auc': 1.0, 'leak_auc_low': 0.75, 'leak_auc_high': 1.0}
+    An interval that contains one half keeps .5 as its lower end: the data do not tell that there is a leak.
     """
     value, low, high = (result[name] for name in ("auc", "auc_low", "auc_high"))
     return {

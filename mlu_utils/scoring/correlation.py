@@ -1,8 +1,5 @@
 """Label correlation and what it does to unlearning: phi coefficients, and a score's change along them.
 
-Purpose: how strongly each retained label correlates with the forgotten one, and whether a label that correlates more
-loses more. Must not: train or unlearn.
-
 Shapes: n images, K labels; m results, each of one retained label under one model.
 """
 
@@ -10,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from mlu_utils.scoring.bootstrap import LEVEL, NUM_RESAMPLES, bootstrap, interval, sorted_rows, with_intervals
-from mlu_utils.scoring.utility import check_finite
+from mlu_utils.scoring.arrays import checked
+from mlu_utils.scoring.bootstrap import LEVEL, NUM_RESAMPLES, bootstrap, in_order, interval, spread
 
 NUM_LINE_POINTS = 25
 
@@ -19,62 +16,30 @@ NUM_LINE_POINTS = 25
 def phi_coefficients(labels: ArrayLike, forgotten: int) -> np.ndarray:
     """Phi coefficient of every label with the forgotten one: Pearson's correlation of two columns of 0 and 1.
 
-    phi = (n_11 n_00 - n_10 n_01) / sqrt(n_1. n_0. n_.1 n_.0), over the images in which both labels are known.
+    phi = (n_11 n_00 - n_10 n_01) / sqrt(n_1. n_0. n_.1 n_.0), over the images in which both labels of the table (n, K),
+    1, 0 or nan, are known; (K,) in [-1, 1], nan where one of the two is constant. Source: Yule (1912).
 
-    Args:
-        labels: (n, K), 1, 0 or nan = unknown.
-        forgotten: column of the forgotten label.
-
-    Returns:
-        (K,) in [-1, 1], 1 for the forgotten label itself; nan where one of the two is constant. Two labels with
-        different shares of 1 can't reach both ends.
-
-    Raises:
-        ValueError: another shape, no such column, values outside 1, 0 and nan.
-
-    Source: Pearson (1900); Yule (1912), On the methods of measuring association between two attributes.
-
-    Example:
-        >>> phi_coefficients([[1, 0], [1, 0], [0, 1], [0, 1]], 0)
-        array([ 1., -1.])
+    >>> phi_coefficients([[1, 0], [1, 0], [0, 1], [0, 1]], 0)
+    array([ 1., -1.])
     """
-    labels = np.asarray(labels, dtype=np.float64)
-    if labels.ndim != 2 or not 0 <= forgotten < labels.shape[1]:
-        raise ValueError(f"labels {labels.shape} have no column {forgotten}: expected (n, K) and a column below K")
+    (labels,) = checked(labels=(labels, "n K", "label"))
+    if not 0 <= forgotten < labels.shape[1]:
+        raise ValueError(f"labels {labels.shape} have no column {forgotten}: expected a column from 0 to below K")
     known = ~np.isnan(labels)
-    if not np.isin(labels[known], (0, 1)).all():
-        raise ValueError("labels hold values outside 1, 0 and nan (unknown)")
     both = known & known[:, [forgotten]]
     ones, other = (np.nan_to_num(labels) == 1) & both, (np.nan_to_num(labels[:, [forgotten]]) == 1) & both
     n, n_k, n_j = both.sum(0), ones.sum(0), other.sum(0)
-    spread = n_k * (n - n_k) * np.float64(n_j * (n - n_j))
+    square = n_k * (n - n_k) * np.float64(n_j * (n - n_j))
     with np.errstate(invalid="ignore"):
-        return np.where(spread > 0, (n * (ones & other).sum(0) - n_k * n_j) / np.sqrt(spread), np.nan)
+        return np.where(square > 0, (n * (ones & other).sum(0) - n_k * n_j) / np.sqrt(square), np.nan)
 
 
 def mean_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean of a few independent runs with its interval from Student's t: mean -+ t_(m-1) s / sqrt(m).
+    """Mean of a few independent runs (m,) with its interval from Student's t: mean -+ t_(m-1) s / sqrt(m).
 
-    Args:
-        values: (m,), finite, one a seed.
-        level: coverage, in (0, 1), right when the runs are independent and their spread is normal.
-
-    Returns:
-        mean, low, high; of a single run low and high are nan: it says nothing about its spread.
-
-    Raises:
-        ValueError: no values, or one that is nan or infinite.
-
-    Source: Student (1908).
-
-    Example:
-        >>> [round(v, 3) for v in mean_interval([1.0, 2.0, 3.0])]
-        [2.0, -0.484, 4.484]
+    The interval is right when the runs' spread is normal; of a single run low and high are nan. Source: Student (1908).
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"values have shape {values.shape}: expected (m,) with at least one run")
-    check_finite(values, "values")
+    (values,) = checked(values=(values, "m"))
     mean = float(values.mean())
     if len(values) == 1:
         return mean, float("nan"), float("nan")
@@ -95,46 +60,24 @@ def change_along_phi(
     """Slope of a retained label's change in |phi|, from each label against itself at other strengths.
 
     Least squares of change_i = a_label(i) + b |phi_i|. With an intercept a label, an easy label that happens to
-    correlate does not pass for an effect of correlation.
-
-    Args:
-        phi: (m,) in [-1, 1], the label's correlation with the forgotten one in the data of that model.
-        change: (m,) finite, such as accuracy minus the original model's.
-        label: (m,) which retained label.
-        model: (m,) integers, the model that the result comes from. Models are resampled, not results: those of one
-            model share its luck.
-        seed: of the resampling.
-        num_resamples: number of resamples.
-        level: coverage of the intervals.
+    correlate does not pass for an effect of correlation. Result i, of m, is one retained label's under one model: phi
+    its correlation with the forgotten one in the data of that model, change for example its accuracy minus the original
+    model's. Models (numbers) are drawn, not results: those of one model share its luck.
 
     Returns:
-        slope (change per unit of |phi|), slope_low, slope_high; and the line to draw: arrays phi, from 0 to the
-        largest |phi|, change, change_low, change_high, at the labels' mean intercept.
-
-    Raises:
-        ValueError: lengths that differ, fewer than 2 models, values that are not finite, or no label whose |phi|
-            varies.
+        slope (change per unit of |phi|), slope_low, slope_high; and the line to draw: arrays phi, from 0 to the largest
+        |phi|, change, change_low, change_high, at the labels' mean intercept.
 
     Source: least squares within groups (Mundlak, 1978); cluster bootstrap (Davison and Hinkley, 1997, section 3.8).
-
-    Example:
-        >>> line = change_along_phi([0, 0.5, 0, 0.5], [0, -1, 3, 2], label=list("aabb"), model=[0, 1, 0, 1], seed=0)
-        >>> line["slope"], float(line["change"][0])
-        (-2.0, 1.5)
     """
-    phi, change = (np.asarray(values, dtype=np.float64) for values in (phi, change))
-    label, model = np.asarray(label), np.asarray(model)
-    if phi.ndim != 1 or not len(phi) or not phi.shape == change.shape == label.shape == model.shape:
-        raise ValueError(
-            f"phi {phi.shape}, change {change.shape}, label {label.shape} and model {model.shape}: expected four (m,)"
-        )
-    check_finite(phi, "phi")
-    check_finite(change, "change")
+    label = np.unique(label, return_inverse=True)[1]
+    phi, change, label, model = checked(
+        phi=(phi, "m"), change=(change, "m"), label=(label, "m", "whole"), model=(model, "m", "whole")
+    )
     if len(np.unique(model)) < 2:
         raise ValueError(f"{len(np.unique(model))} model: a slope and its interval need results of at least 2")
-    order = sorted_rows(phi, change, label, model)
-    x, y, model = np.abs(phi[order]), change[order], model[order]
-    in_label = (label[order][:, None] == np.unique(label)).astype(np.float64)  # (m, labels)
+    phi, y, label, model = in_order(phi, change, label, model)
+    x, in_label = np.abs(phi), (label[:, None] == np.unique(label)).astype(np.float64)  # (m,), (m, labels)
     grid = np.linspace(0, x.max(), NUM_LINE_POINTS)
 
     def line(weights: np.ndarray) -> np.ndarray:
@@ -143,8 +86,8 @@ def change_along_phi(
             sums = weights @ in_label  # (b, labels)
             means = [np.nan_to_num((weights * v) @ in_label / sums) @ in_label.T for v in (x, y)]
             dx, dy = x - means[0], y - means[1]
-            spread = (weights * dx * dx).sum(1)
-            slope = np.where(spread > 1e-12, (weights * dx * dy).sum(1) / spread, np.nan)
+            variation = (weights * dx * dx).sum(1)
+            slope = np.where(variation > 1e-12, (weights * dx * dy).sum(1) / variation, np.nan)
             centre_x, centre_y = (weights @ v / weights.sum(1) for v in (x, y))
         return np.column_stack([slope, centre_y[:, None] + slope[:, None] * (grid - centre_x[:, None])])
 
@@ -153,9 +96,5 @@ def change_along_phi(
         raise ValueError("no label's |phi| varies between models: give results at two or more correlation strengths")
     samples = bootstrap(line, len(x), identity=model, seed=seed, num_resamples=num_resamples)
     low, high = np.transpose([interval(column, level=level) for column in samples[:, 1:].T])
-    return with_intervals(("slope",), found[:1], samples[:, :1], level=level) | {
-        "phi": grid,
-        "change": found[1:],
-        "change_low": low,
-        "change_high": high,
-    }
+    ends = {"phi": grid, "change": found[1:], "change_low": low, "change_high": high}
+    return spread(("slope",), found[:1], samples[:, :1], level=level) | ends
