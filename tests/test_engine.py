@@ -528,10 +528,16 @@ def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, ca
         pass
 
 
-def test_names_that_nothing_answers_to_are_refused_before_any_work(project, capsys):
+def test_names_that_nothing_answers_to_are_refused_before_any_work(project, monkeypatch, capsys):
     change_profile(project, studies={"a": {"dataset": "orrl"}})
+    assert run.main(["check"]) == 2
+    assert "unknown data set 'orrl'" in capsys.readouterr().err
+    calls = []
+    monkeypatch.setattr(
+        run.subprocess, "run", lambda command, **_: calls.append(command) or SimpleNamespace(returncode=2)
+    )
     assert run.main(["reproduce"]) == 2
-    assert "unknown dataset 'orrl'" in capsys.readouterr().err
+    assert len(calls) == 1 and calls[0][2:] == ["check", "--profile", "quick"]
 
 
 @pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5"])

@@ -3,6 +3,7 @@
 Every threshold is the caller's. Shapes as in `attribute_inference` and `membership`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Unpack
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 from mlu_utils.scoring.arrays import check_name, checked
 from mlu_utils.scoring.attribute_inference import attribute_leak, excess_leak, split_by_identity
 from mlu_utils.scoring.bootstrap import Draws
+from mlu_utils.scoring.learning_curves import TARGET_SHARE, relearning_table
 from mlu_utils.scoring.membership import membership_leak, pooled
 from mlu_utils.scoring.probe import attack_logits
 
@@ -111,6 +113,61 @@ def verify_unlearning(
         ]
     )
     return Verification(bool(table.passed.all()), table)
+
+
+def audit_numbers(
+    logits: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    forgotten: int,
+    *,
+    test_rows: ArrayLike,
+    attacked_rows: ArrayLike,
+    identity: ArrayLike,
+    feature_leaks: Mapping[str, float],
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    seconds: Mapping[str, float],
+    seed: int,
+    original: str = "Original",
+    reference: str = "Retrain",
+) -> dict[str, dict[str, float]]:
+    """What `audit_table` takes: the five numbers of each model, of a request for one label.
+
+    Args:
+        logits: model -> (N, K), of those to judge.
+        labels: (N, K), 1, 0 or nan.
+        forgotten: column of the forgotten label.
+        test_rows: images on which the retained accuracy counts.
+        attacked_rows: images on which the forgotten label is read from its own logit.
+        identity: int (N,), the person on each.
+        feature_leaks: model -> largest max(AUC, 1 - AUC) of an attack on its features.
+        curves: model -> (steps, balanced accuracies) of relearning, the original's among them; relearned is what comes
+            up to `TARGET_SHARE` of its score.
+        seconds: model -> unlearning time.
+
+    Returns:
+        model -> name -> number. Relearning steps are infinite where the curve ends below the target and the
+        reference's does not; where both do, the last step stands for both.
+    """
+    labels = np.asarray(labels, dtype=np.float64)
+    kept = np.delete(labels, forgotten, axis=1)[test_rows]
+    known = ~np.isnan(kept)
+    steps = relearning_table(curves, target=TARGET_SHARE * curves[original][1][0], reference=reference)
+    steps = steps.set_index("method")
+    is_open = steps.is_censored & ~steps.is_censored[reference]
+    leak_options = {"identity": np.asarray(identity)[attacked_rows], "seed": seed, "num_resamples": 20}
+    numbers = {}
+    for model, own in logits.items():
+        own = np.asarray(own)
+        right = (np.delete(own, forgotten, axis=1)[test_rows] > 0) == (kept > 0)
+        leak = attribute_leak(own[attacked_rows, forgotten], labels[attacked_rows, forgotten], **leak_options)
+        numbers[model] = {
+            "retained_accuracy": float(right[known].mean(dtype=np.float32)),
+            "output_leak_auc": leak["leak_auc"],
+            "feature_leak_auc": float(feature_leaks[model]),
+            "relearning_steps": math.inf if is_open[model] else float(steps.steps[model]),
+            "unlearning_time_s": seconds[model],
+        }
+    return numbers
 
 
 def audit_table(
