@@ -194,6 +194,17 @@ def test_a_line_of_a_method_runs_what_names_this_method(project):
     assert changed_by(lambda: edit(folder / "scrub.py", "3", "4")) == {"05b", "06", "11"}
 
 
+def test_a_line_of_a_data_set_runs_the_studies_of_this_data_set(project):
+    folder = project / "mlu_utils" / "data"
+    change_profile(project, studies=STUDIES | {"b": {"dataset": "digits", "request": "class:3"}})
+    of_a, of_b = {"02a", "03a", "04a", "05a"}, {"02b", "05b"}
+    assert changed_by(lambda: edit(folder / "digits.py", "1", "2")) >= of_b
+    assert not changed_by(lambda: edit(folder / "digits.py", "2", "3")) & of_a
+    assert changed_by(lambda: edit(folder / "orl.py", "1", "2")) >= of_a
+    assert not changed_by(lambda: edit(folder / "orl.py", "2", "3")) & of_b
+    assert changed_by(lambda: edit(folder / "synthages.py", "1", "2")) == set()
+
+
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
     assert changed == {"07", "11"}
