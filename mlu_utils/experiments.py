@@ -27,9 +27,8 @@ from mlu_utils.digests import code_digest
 from mlu_utils.models import build_model
 from mlu_utils.results.scores import NOT_UNLEARNED, SCORE_COLUMNS, method_display, read_scores
 from mlu_utils.scoring import audit, membership
-from mlu_utils.scoring.ordinal import reassign_removed_class
 from mlu_utils.scoring.probe import linear_probe
-from mlu_utils.scoring.utility import class_scores, label_scores
+from mlu_utils.scoring.utility import class_scores, label_scores, reassign_removed_class
 from mlu_utils.studies import Study
 from mlu_utils.training import fit, predict, predict_logits, right_entries, rows_with_entries
 from mlu_utils.unlearning import METHODS, require_method, unlearn

@@ -1,8 +1,9 @@
-"""What an error message says when a name is not known: the names there are, and the nearest."""
+"""What is said of a wrong name, which names there are and the nearest, and of a number out of range."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 MOST_NAMES = 40  # as many as CelebA has labels; of more, a message shows the first few
@@ -25,3 +26,23 @@ def choices(value: str, known: Iterable[str]) -> str:
     shown = names if len(names) <= MOST_NAMES else [*names[:5], f"... ({len(names)} in all)"]
     near = difflib.get_close_matches(str(value), names, n=1, cutoff=LIKENESS)
     return f"choose one of {', '.join(shown) or '(none)'}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def require_choice(what: str, value: str, known: Iterable[str]) -> None:
+    """Raise ValueError unless the value is among the known ones."""
+    if value not in known:
+        raise ValueError(f"unknown {what} {value!r}: {choices(value, known)}")
+
+
+def require_at_least(least: float, **values: float) -> None:
+    """Raise ValueError unless each of the named numbers is finite and at least this."""
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"{name} must be finite and at least {least}, got {value}")
+
+
+def require_share(**values: float) -> None:
+    """Raise ValueError unless each of the named numbers is above 0 and at most 1."""
+    for name, value in values.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"{name} must be in (0, 1], got {value}")

@@ -5,6 +5,7 @@ Retrain is `fit` with the entries to forget masked out. Nothing here knows a met
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -17,9 +18,9 @@ from tqdm import tqdm
 
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
-from mlu_utils.devices import FP32, Precision, at_least_float32
+from mlu_utils.devices import FP32, Precision, at_least_float32, seeded
 from mlu_utils.models import blocks, head
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import retain_loss
 
 SCHEDULES = ("constant", "linear")
@@ -41,14 +42,16 @@ def rows_with_entries(table: ImageTable, rows: torch.Tensor, mask: torch.Tensor)
     return rows[(~mask[rows] & ~table.labels[rows].isnan()).any(1)]
 
 
-def require_at_least(name: str, value: float, least: float) -> None:
-    """Refuse a hyperparameter below its least value: without a pass a method would return the original unnoticed.
-
-    Raises:
-        ValueError: below it, or nan.
-    """
-    if not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+@contextlib.contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Run a block with the whole model in eval mode and give each module its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def is_finite(model: nn.Module) -> bool:
@@ -67,10 +70,7 @@ def sgd(
     Raises:
         ValueError: a number below 0 or not finite.
     """
-    numbers = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
-    for name, value in numbers.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
+    require_at_least(0, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
@@ -85,6 +85,7 @@ def descend(
     rates: Iterator[float] | None = None,
     after_step: Callable[[torch.Tensor], None] | None = None,
     is_watched: bool = False,
+    seed: int = 0,
 ) -> list[float]:
     """Take one optimiser step a batch on the objective and leave the model in eval mode: the loop of all training.
 
@@ -99,6 +100,7 @@ def descend(
         after_step: called with the loss before the step.
         is_watched: check each loss before its step, for a caller who looks at the model in between; otherwise all are
             checked at the end, because each look makes a GPU wait.
+        seed: of what the model itself draws, such as dropout.
 
     Returns:
         The loss before each step.
@@ -107,33 +109,33 @@ def descend(
         ValueError: unknown batchnorm mode, or a batch of one image that BatchNorm cannot normalise.
         NonFiniteLossError: a loss or a weight was not finite; the model is back where this call found it.
     """
-    if batchnorm not in BATCHNORM_MODES:
-        raise ValueError(f"unknown batchnorm mode {batchnorm!r}: {choices(batchnorm, BATCHNORM_MODES)}")
+    require_choice("batchnorm mode", batchnorm, BATCHNORM_MODES)
     last_good = copy.deepcopy(model.state_dict())
     model.train(batchnorm == "train")
     for module in frozen:
         module.eval()
     losses: list[torch.Tensor] = []
-    for batch in batches:
-        try:
-            loss = objective(batch)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ValueError(
-                "a batch of one image has no variance for BatchNorm in train mode: set batchnorm to eval, or forget "
-                f"more images at once ({error})"
-            ) from error
-        losses.append(loss.detach())
-        if is_watched and not loss.isfinite():
-            break
-        if rates is not None:
-            optimizer.param_groups[0]["lr"] = next(rates)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if after_step is not None:
-            after_step(losses[-1])
+    with seeded(seed):
+        for batch in batches:
+            try:
+                loss = objective(batch)
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ValueError(
+                    "a batch of one image has no variance for BatchNorm in train mode: set batchnorm to eval, or "
+                    f"forget more images at once ({error})"
+                ) from error
+            losses.append(loss.detach())
+            if is_watched and not loss.isfinite():
+                break
+            if rates is not None:
+                optimizer.param_groups[0]["lr"] = next(rates)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if after_step is not None:
+                after_step(losses[-1])
     model.eval()
     optimizer.zero_grad(set_to_none=True)
     values = torch.stack(losses).tolist() if losses else []
@@ -151,12 +153,6 @@ def descend(
 def linear_rates(learning_rate: float, num_steps: int) -> Iterator[float]:
     """Yield rates that fall linearly, from the given one down to 0 after all steps."""
     return (learning_rate * (1 - step / num_steps) for step in range(num_steps))
-
-
-def require_schedule(schedule: str) -> None:
-    """Raise ValueError unless `schedule` is one of `SCHEDULES`."""
-    if schedule not in SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}: {choices(schedule, SCHEDULES)}")
 
 
 def fit(
@@ -190,7 +186,7 @@ def fit(
         schedule: "constant" (the paper's) or "linear", down to 0 over all steps: a short training ends closer to
             where a long one would, and two trainings differ less by chance.
         augmentation: random changes of the images, or None.
-        seed: of the order of the images and their augmentation.
+        seed: of the order of the images, their augmentation, and dropout.
         precision: number format of forward and backward pass.
         after_epoch: called with the model in eval mode and the epoch's record, which it may extend; its time is
             not counted in `seconds`.
@@ -203,8 +199,8 @@ def fit(
         ValueError: num_epochs below 1, or no entry left to train on.
         NonFiniteLossError: the loss of an epoch was not finite; the model holds the weights before that epoch.
     """
-    require_at_least("num_epochs", num_epochs, 1)
-    require_schedule(schedule)
+    require_at_least(1, num_epochs=num_epochs)
+    require_choice("schedule", schedule, SCHEDULES)
     device = device_of(model)
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
     rows = rows_with_entries(table, table.rows("train") if rows is None else rows.cpu(), mask)
@@ -232,7 +228,7 @@ def fit(
     for epoch in tqdm(range(1, num_epochs + 1), desc=description, unit="epoch", disable=None, leave=False):
         start = time.perf_counter()
         try:
-            losses = descend(model, batches, objective, optimizer, rates=rates)
+            losses = descend(model, batches, objective, optimizer, rates=rates, seed=seed + epoch)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"epoch {epoch}: {error}") from None
         seconds = time.perf_counter() - start
@@ -262,18 +258,14 @@ def predict(
     Both lie on the CPU, in float32, or float64 from a model of float64. The model runs in eval mode and is left as it
     was.
     """
-    device, was_training = device_of(model), model.training
+    device = device_of(model)
     batches = Batches(table, rows, batch_size=batch_size, device=device, memory_format=precision.memory_format)
     logits, features = [], []
     hook = head(model).register_forward_pre_hook(lambda _, inputs: features.append(at_least_float32(inputs[0]).cpu()))
-    model.eval()
-    try:
+    with hook, in_eval_mode(model):
         for images, _, _ in batches:
             with precision.autocast(device):
                 logits.append(at_least_float32(model(images)).cpu())
-    finally:
-        hook.remove()
-        model.train(was_training)
     return torch.cat(logits), torch.cat(features)
 
 

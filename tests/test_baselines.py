@@ -996,16 +996,16 @@ BAD = [
     ("FT", {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     ("CF-k", {"k": 0}, ValueError, r"k must be in 1..3 \(the blocks of this network\), got 0"),
     ("EU-k", {"k": 4, "counting": "modules"}, ValueError, r"k must be in 1..3 \(the modules of this network\), got 4"),
-    ("CF-k", {"counting": "layers"}, ValueError, "unknown counting 'layers' of layers: choose one of blocks, modules"),
+    ("CF-k", {"counting": "layers"}, ValueError, "unknown counting 'layers': choose one of blocks, modules"),
     ("AdvNegGrad", {"alpha": 1.1}, ValueError, r"alpha must be in \[0, 1\], got 1.1"),
     ("AdvNegGrad", {"alpha": -0.1}, ValueError, r"alpha must be in \[0, 1\], got -0.1"),
     ("AdvNegGrad", {"alpha": math.nan}, ValueError, r"alpha must be in \[0, 1\], got nan"),
-    ("AdvNegGrad", {"anchor": -1.0}, ValueError, "anchor must be at least 0, got -1.0"),
-    ("AdvNegGrad", {"anchor": math.nan}, ValueError, "anchor must be at least 0, got nan"),
+    ("AdvNegGrad", {"anchor": -1.0}, ValueError, "anchor must be finite and at least 0, got -1.0"),
+    ("AdvNegGrad", {"anchor": math.nan}, ValueError, "anchor must be finite and at least 0, got nan"),
     ("UNSIR", {"form": "noise"}, ValueError, "unknown form 'noise': choose one of auto, bank, instance"),
-    ("UNSIR", {"num_noise_images": 0}, ValueError, "num_noise_images must be at least 1, got 0"),
-    ("UNSIR", {"noise_penalty": -0.1}, ValueError, "noise_penalty must be at least 0, got -0.1"),
-    ("SCRUB", {"temperature": 0.0}, ValueError, "temperature must be above 0, got 0.0"),
+    ("UNSIR", {"num_noise_images": 0}, ValueError, "num_noise_images must be finite and at least 1, got 0"),
+    ("UNSIR", {"noise_penalty": -0.1}, ValueError, "noise_penalty must be finite and at least 0, got -0.1"),
+    ("SCRUB", {"temperature": 0.0}, ValueError, "temperature must be above 0 and finite, got 0.0"),
     ("SalUn", {"saliency": "random"}, ValueError, "unknown saliency 'random': choose one of absolute, signed, relat"),
     ("SalUn", {"share": 0.0}, ValueError, r"share must be in \(0, 1\], got 0.0"),
     ("SalUn", {"share": 1.5}, ValueError, r"share must be in \(0, 1\], got 1.5"),
@@ -1042,7 +1042,7 @@ def test_every_number_of_passes_is_among_the_counts():
 def test_a_method_without_passes_is_refused(method, name, below):
     model, least = build_model("small_cnn", 3, seed=0), LEAST[method, name]
     before = copy_of(model)
-    with pytest.raises(ValueError, match=f"{name} must be at least {least}, got {least - below}"):
+    with pytest.raises(ValueError, match=f"{name} must be finite and at least {least}, got {least - below}"):
         unlearn(method, model, tiny_table(), ForgetRequest.parse("label:label1"), seed=0, **{name: least - below})
     assert same_bits(model, before)
 

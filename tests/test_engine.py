@@ -199,6 +199,25 @@ def test_data_changes_what_declares_it(project):
     assert changed == {"07", "11"}
 
 
+def test_what_a_changed_line_runs_again_in_the_real_notebooks(tmp_path, monkeypatch):
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("mlu_utils", "notebooks", "workflow"):
+        shutil.copytree(paths.ROOT / folder, tmp_path / folder, ignore=ignore)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    library = tmp_path / "mlu_utils"
+
+    def add(file, line):
+        with open(library / file, "a") as stream:
+            stream.write(f"\n{line}\n")
+
+    assert changed_by(lambda: add("training.py", "# a comment")) == set()
+    assert changed_by(lambda: add("results/style.py", "COLOUR = 1")) == {"11"}
+    of_scrub = changed_by(lambda: add("unlearning/scrub.py", "X = 1"))
+    assert {"05orl-eyeglasses", "06", "06b", "11"} <= of_scrub
+    assert not of_scrub & {"01", "02orl-eyeglasses", "03orl-eyeglasses", "04orl-eyeglasses", "07", "07c"}
+    forget_files()
+
+
 # --- One run ------------------------------------------------------------------------------------------------
 
 
@@ -498,10 +517,16 @@ def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, ca
         pass
 
 
-def test_names_that_nothing_answers_to_are_refused_before_any_work(project, capsys):
+def test_names_that_nothing_answers_to_are_refused_before_any_work(project, monkeypatch, capsys):
     change_profile(project, studies={"a": {"dataset": "orrl"}})
+    assert run.main(["check"]) == 2
+    assert "unknown data set 'orrl'" in capsys.readouterr().err
+    calls = []
+    monkeypatch.setattr(
+        run.subprocess, "run", lambda command, **_: calls.append(command) or SimpleNamespace(returncode=2)
+    )
     assert run.main(["reproduce"]) == 2
-    assert "unknown dataset 'orrl'" in capsys.readouterr().err
+    assert len(calls) == 1 and calls[0][2:] == ["check", "--profile", "quick"]
 
 
 @pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5"])

@@ -111,22 +111,23 @@ def gauss_newton_by_brute_force(model, images, noisy, labels, chosen, damping: f
     def logits(weights, x):
         return torch.func.functional_call(model, (importance.unflatten(weights, parameters), buffers), x[None])[0]
 
-    def loss(z, n):
-        losses, _ = entry_losses(z[None], labels[n : n + 1])
-        return (losses * chosen[n : n + 1]).sum()
+    def loss(z, y, counts):
+        losses, _ = entry_losses(z[None], y[None])
+        return (losses * counts[None]).sum()
 
-    size, total = len(start), torch.zeros(len(start), len(start), dtype=torch.float64)
-    gradients, noisy_gradients = [], []
-    for n in range(len(images)):
-        jacobian = torch.func.jacrev(logits)(start, images[n])  # (C, weights)
-        z = logits(start, images[n])
-        total += jacobian.T @ torch.func.hessian(loss)(z, n) @ jacobian
-        gradients.append(torch.func.grad(loss)(z, n) @ jacobian)
-        noisy_z = logits(start, noisy[n])
-        noisy_gradients.append(torch.func.grad(loss)(noisy_z, n) @ torch.func.jacrev(logits)(start, noisy[n]))
-    damped = total / int(chosen.sum()) + damping * torch.eye(size, dtype=torch.float64)
-    solved = torch.linalg.solve(damped, torch.stack(gradients).T).T
-    return -(torch.stack(noisy_gradients) * solved).sum(1)
+    of_images, of_noise = (
+        (torch.vmap(logits, (None, 0))(start, x), torch.vmap(torch.func.jacrev(logits), (None, 0))(start, x))
+        for x in (images, noisy)
+    )  # logits (N, C) and Jacobians (N, C, weights)
+    gradients, noisy_gradients = (
+        torch.einsum("nc,ncw->nw", torch.vmap(torch.func.grad(loss))(z, labels, chosen), jacobians)
+        for z, jacobians in (of_images, of_noise)
+    )
+    z, jacobians = of_images
+    of_logits = torch.vmap(torch.func.hessian(loss))(z, labels, chosen)
+    total = torch.einsum("ncw,ncd,ndv->wv", jacobians, of_logits, jacobians)
+    damped = total / int(chosen.sum()) + damping * torch.eye(len(start), dtype=torch.float64)
+    return -(noisy_gradients * torch.linalg.solve(damped, gradients.T).T).sum(1)
 
 
 @EVERY_CASE

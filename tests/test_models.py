@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mlu_utils import files, models
+from mlu_utils import files
 from mlu_utils.checkpoints import checkpoint_key, load_checkpoint, read_metadata, save_checkpoint
 from mlu_utils.models import MODELS, build_model, copy_of, fresh_model, head
 

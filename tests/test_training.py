@@ -201,7 +201,7 @@ def test_unknown_labels_count_as_masked(table):
 
 
 def test_bad_arguments(table):
-    with pytest.raises(ValueError, match="num_epochs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_epochs must be finite and at least 1, got 0"):
         trained(table, num_epochs=0)
     with pytest.raises(ValueError, match="unknown schedule 'cosine': choose one of constant, linear"):
         trained(table, schedule="cosine")

@@ -19,7 +19,7 @@ from mlu_utils.data.batches import normalise
 from mlu_utils.models import build_model, copy_of
 from mlu_utils.requests import KINDS, ForgetRequest, retain_loss
 from mlu_utils.training import NonFiniteLossError, fit, predict, predict_logits
-from mlu_utils.unlearning import METHODS, curvature, importance, selection, unlearn
+from mlu_utils.unlearning import METHODS, READINGS, curvature, importance, selection, unlearn
 from mlu_utils.unlearning import weight_filtering as wf
 from mlu_utils.unlearning import weight_pruning as wp
 from mlu_utils.unlearning.constrained_finetune import constrained_finetune
@@ -143,6 +143,21 @@ def test_a_method_takes_a_task_and_a_few_hyperparameters_with_defaults(name):
     assert method.display_name and method.paper and set(method.kinds) <= set(KINDS)
 
 
+NUMBERS = [
+    (name, key, value)
+    for name in SMALL
+    for key, default in METHODS[name].hyperparameters.items()
+    if isinstance(default, int | float) and not isinstance(default, bool)
+    for value in ([-1] if isinstance(default, int) else [-1.0, math.nan, math.inf])
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), NUMBERS)
+def test_a_number_out_of_range_is_refused(name, key, value):
+    with pytest.raises(ValueError, match=f"got .*{value}"):
+        unlearn(name, tiny_model(), tiny_table(), "label:label1", **SMALL[name] | {key: value})
+
+
 REFUSED = [(n, *r) for n, m in METHODS.items() for r in REQUESTS if r[1].split(":")[0] not in m.kinds]
 
 
@@ -154,7 +169,7 @@ def test_a_kind_that_a_method_does_not_take_is_refused_by_name(name, make_table,
 
 
 def test_the_refusals_are_covered():
-    assert len([case for case in REFUSED if case[0] in SMALL]) == 6
+    assert len([case for case in REFUSED if case[0] in SMALL]) == 6 and len(NUMBERS) > 120
     with pytest.raises(ValueError, match="head_reset has no form for people requests: a label or class has a row"):
         METHODS["HeadReset"].function(tiny_task("people:1"))
 
@@ -378,7 +393,7 @@ def test_calibration_rows():
 def test_calibration_rows_refused():
     task = tiny_task("images:0,1")
     for counts in ((0, 5), (5, 0)):
-        with pytest.raises(ValueError, match=f"must be at least 1, got {counts[0]}, {counts[1]}"):
+        with pytest.raises(ValueError, match="num_(forget|retain)_images must be finite and at least 1, got 0"):
             selection.calibration_rows(task, num_forget_images=counts[0], num_retain_images=counts[1])
     sizes = {"num_forget_images": 4, "num_retain_images": 4}
     with pytest.raises(ValueError, match="the validation split of tiny has nothing to forget for this request"):
@@ -413,7 +428,7 @@ def test_adaptive_tau_is_more_cautious_with_overlap_and_grown_curvature():
 def test_a_larger_tau_filters_less_in_every_reading():
     scores = torch.rand(500, generator=torch.Generator().manual_seed(0)) * 10
     chosen = torch.arange(500) % 3 == 0
-    for reading in selection.READINGS:
+    for reading in READINGS:
         counts = [int(wf.filtered_weights(scores, chosen, t, reading=reading).sum()) for t in (0.9, 1.1, 2, 5)]
         assert counts == sorted(counts, reverse=True) and counts[0] > counts[-1]
 
@@ -523,7 +538,7 @@ def test_random_zones_have_the_counts_of_the_targeted_ones():
 def test_a_quarter_is_zeroed_a_half_shrunk_a_quarter_nudged():
     scores = torch.rand(1000, generator=torch.Generator().manual_seed(0))
     chosen = torch.ones(1000, dtype=torch.bool)
-    for reading in selection.READINGS:
+    for reading in READINGS:
         zones = wp.assign_zones(scores, chosen, selection.percentile_thresholds(scores), reading=reading)
         counts = torch.bincount(zones, minlength=4)
         assert counts[0] == 0 and (counts[1:] - torch.tensor([250, 500, 250])).abs().max() <= 2
@@ -685,9 +700,9 @@ def test_divergence_puts_the_weights_back(model):
 
 
 def test_finetuning_refuses(model):
-    with pytest.raises(ValueError, match="epsilon must be at least 0, got -0.1"):
+    with pytest.raises(ValueError, match="epsilon must be finite and at least 0, got -0.1"):
         finetuned(model, epsilon=-0.1)
-    with pytest.raises(ValueError, match="num_steps must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="num_steps must be finite and at least 0, got -1"):
         finetuned(model, num_steps=-1)
 
 
@@ -737,7 +752,7 @@ def test_targeted_also_silences_features_that_sleep_on_the_calibration_images(na
     assert not predict_logits(unlearned, table, table.rows("test"))[:, 1].any()
 
 
-@pytest.mark.parametrize("reading", selection.READINGS)
+@pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("text", ["label:label1", "people:1,2"])
 def test_weight_pruning_is_its_steps_one_by_one(reading, text):
     task = tiny_task(text, seed=4)
@@ -774,7 +789,7 @@ def test_weight_pruning_is_its_steps_one_by_one(reading, text):
     assert (zones != wp.UNTOUCHED).any() and not same_bits(ours, task.model)
 
 
-@pytest.mark.parametrize("reading", selection.READINGS)
+@pytest.mark.parametrize("reading", READINGS)
 def test_weight_filtering_is_its_steps_one_by_one(reading):
     task = tiny_task(seed=4)
     ours = wf.weight_filtering(
@@ -818,9 +833,9 @@ def test_arguments_out_of_range(name):
     table, model, request = tiny_table(), tiny_model(), ForgetRequest.parse("label:label1")
     for options, message in (
         ({"reading": "both"}, "unknown reading 'both': choose one of printed, targeted, random"),
-        ({"num_rounds": 0}, "num_rounds must be at least 1, got 0"),
+        ({"num_rounds": 0}, "num_rounds must be finite and at least 1, got 0"),
         ({"forget_share": 0}, r"forget_share must be in \(0, 1\], got 0"),
-        ({"epsilon": -1}, "epsilon must be at least 0, got -1"),
+        ({"epsilon": -1}, "epsilon must be finite and at least 0, got -1"),
         ({"calibration_split": "unseen"}, "the unseen split of tiny has nothing to forget"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
+from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import entry_losses
 from mlu_utils.training import (
+    SCHEDULES,
     NonFiniteLossError,
     descend,
     device_of,
     linear_rates,
-    require_at_least,
-    require_schedule,
     rows_with_entries,
     sgd,
 )
@@ -119,8 +119,8 @@ def fit_stacked(
 
     Differs: float32 only, images in contiguous format; `training.fit` may use bf16 and channels_last.
     """
-    require_at_least("num_epochs", num_epochs, 1)
-    require_schedule(schedule)
+    require_at_least(1, num_epochs=num_epochs)
+    require_choice("schedule", schedule, SCHEDULES)
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
     rows, device = _rows_of_each(models, table, row_masks.cpu(), mask, seeds), device_of(models[0])
     batches = [

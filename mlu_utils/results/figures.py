@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -167,7 +166,7 @@ def before_after_faces(
 # --- scores
 
 
-def score_bars(
+def score_dots(
     scores: pd.DataFrame,
     metric: str,
     *,
@@ -177,9 +176,9 @@ def score_bars(
     is_log: bool = False,
     title: str | None = None,
 ) -> Figure:
-    """One score of every method beside Retrain's; a panel for each dataset, model and request.
+    """One score of every method beside Retrain's, which is a line; a panel for each dataset, model and request.
 
-    Bars are means over seeds; with several seeds a whisker shows one standard deviation and dots the seeds.
+    Marks and numbers are means over seeds; with several seeds a bar shows one standard deviation and dots the seeds.
 
     Args:
         scores: tidy scores with their Retrain rows.
@@ -200,80 +199,52 @@ def score_bars(
     (unit, *other_units) = chosen["unit"].unique()
     if other_units:
         raise ValueError(f"{metric} comes in the units {unit}, {', '.join(other_units)}: one figure shows one unit")
-    panel_keys = ["dataset", "model", "request"]
+    entry, panel_keys = ["method", "reading"], ["dataset", "model", "request"]
+    entries = sorted(set(chosen[entry].itertuples(index=False, name=None)), key=lambda pair: display_rank(*pair))
     panels = [panel for _, panel in chosen.groupby(panel_keys, sort=False)]
     varying = [key for key in panel_keys if chosen[key].nunique() > 1]
-    num_bars = max(len(panel.groupby(["method", "reading"])) for panel in panels)
-    num_columns = min(len(panels), 3 if num_bars <= 5 else 2)
+    num_columns = min(len(panels), 5)
     num_rows = math.ceil(len(panels) / num_columns)
-    figure = new_figure(figsize=(num_columns * max(3.0, 0.58 * num_bars + 0.9), num_rows * 3.2 + 0.4))
+    figure = new_figure(figsize=(1.9 * num_columns + 2.2, num_rows * (0.2 * len(entries) + 0.9) + 0.6))
     axes = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
-    has_retrain = (chosen["method"] == "Retrain").any()  # ratios to it have none
     for ax, panel in zip(axes.flat, panels, strict=False):
-        names = _draw_bars(ax, panel, is_fraction=unit == "fraction")
-        if has_retrain:
-            ax.axhline(panel.loc[panel["method"] == "Retrain", "value"].mean(), **_RETRAIN, zorder=3)
-        if metric in style.CHANCE:
-            ax.axhline(style.CHANCE[metric], **_CHANCE, zorder=3)
-        rotation = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if num_bars > 5 else {}
-        ax.set_xticks(range(len(names)), names, fontsize=8, **rotation)
-        ax.set_xlim(-0.6, len(names) - 0.4)
-        ax.grid(False, axis="x")
+        for key, rows in panel.groupby(entry):
+            y, values = entries.index(key), rows["value"].dropna().to_numpy()
+            mean = values.mean() if len(values) else math.nan
+            number = f"{mean:.3f}".removeprefix("0") if unit == "fraction" else f"{mean:.3g}"
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+            ax.annotate(number if len(values) else "undefined", (1, y), (2, 0), fontsize=6.5, **place)
+            ax.plot(mean, y, linestyle="", markersize=6, zorder=4, **style.mark(*key, edge=0.5))
+            if len(values) > 1:
+                ax.errorbar(mean, y, xerr=values.std(ddof=1), color="k", capsize=2, linewidth=0.8, zorder=3)
+                ax.plot(values, np.full(len(values), y), ".", color="w", mec="k", mew=0.4, markersize=3.5, zorder=5)
+        for retrain in panel.loc[panel["method"] == "Retrain", ["value"]].mean().dropna():
+            ax.axvline(retrain, **_RETRAIN, zorder=2)
         if is_log:
-            ax.set_yscale("log")
-            # The foot of a bar on a logarithmic axis must mean something: no speed-up, or half the least.
-            positive = chosen.loc[chosen["value"] > 0, "value"]
-            if len(positive):
-                least, most = positive.min(), positive.max()
-                ax.set_ylim(1.0 if unit == "x" and least > 1 else least / 2, most * 2)
-            ax.yaxis.set_major_formatter("{x:g}")
-        elif unit == "fraction":
-            ax.set_ylim(0, 1.08)
-            ax.set_yticks(np.linspace(0, 1, 6))
-        else:
-            ax.margins(y=0.12)
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter("{x:g}")
+        ax.margins(x=0.12)
+        ax.tick_params(axis="x", labelsize=7)
         if varying:
-            ax.set_title("\n".join(str(panel[key].iloc[0]) for key in varying), fontsize=9)
+            ax.set_title("\n".join(str(panel[key].iloc[0]) for key in varying), fontsize=8)
+    names = [method_display(*pair) for pair in entries]
+    axes[0, 0].set_yticks(range(len(entries)), names)
+    axes[0, 0].set_ylim(len(entries) - 0.4, -0.6)
+    for ax in axes[:, 0]:
+        ax.tick_params(axis="y", labelsize=8)
     name = style.METRIC_DISPLAY.get(metric, metric.replace("_", " "))
     of_label = {"-": "", "retained": ", retained labels", "forgotten": ", forgotten entries"}.get(label, f", {label}")
     in_unit = {"s": " (s)", "x": " (times)"}.get(unit, "")
-    for ax in axes[:, 0]:
-        ax.set_ylabel(f"{name}{of_label}{in_unit}\n{style.arrow(better)}")
-    lines = [Line2D([], [], **_RETRAIN, label="Retrain")] if has_retrain else []
-    if metric in style.CHANCE:
-        lines.append(Line2D([], [], **_CHANCE, label="no information"))
+    arrow = style.arrow(better).replace("\u2191", "\u2192").replace("\u2193", "\u2190")  # the axis lies down
+    figure.supxlabel(f"{name}{of_label}{in_unit}  {arrow}", fontsize=9)
+    handles = [Line2D([], [], **_RETRAIN, label="Retrain")] if (chosen["method"] == "Retrain").any() else []
     seeds = chosen.loc[chosen["unlearning_seed"] != NOT_UNLEARNED, ["seed", "unlearning_seed"]]
     if len(seeds.drop_duplicates()) > 1:
-        lines.append(Line2D([], [], color="k", marker=".", mfc="w", linewidth=1, label="seeds, ±1 sd"))
-    if lines:
-        figure.legend(handles=lines, loc="outside lower center", ncols=3, **_LEGEND)
-    return finish(figure, title)
-
-
-def _draw_bars(ax: Axes, panel: pd.DataFrame, *, is_fraction: bool) -> list[str]:
-    """Draw the bars of one panel and return their names."""
-    bars = sorted(panel.groupby(["method", "reading"]), key=lambda bar: display_rank(*bar[0]))
-    for x, ((method, reading), rows) in enumerate(bars):
-        values = rows["value"].dropna().to_numpy()
-        if not len(values):
-            place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "center"}
-            ax.annotate("undefined", (x, 0.03), fontsize=8, **place)
-            continue
-        top = mean = values.mean()
-        ax.bar(x, mean, 0.72, zorder=2, **style.bar_look(method, reading))
-        if len(values) > 1:
-            sd = values.std(ddof=1)
-            ax.errorbar(x, mean, sd, color="k", capsize=3, linewidth=1, zorder=4)
-            spread = x + np.linspace(-0.16, 0.16, len(values))
-            ax.plot(spread, values, ".", color="w", mec="k", mew=0.6, markersize=6, zorder=5)
-            top = max(mean + sd, values.max())
-        number = f"{mean:.3f}".lstrip("0") if is_fraction and mean < 1 else f"{mean:.3g}"
-        box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
-        place = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
-        ax.annotate(number, (x, top), (0, 3), fontsize=7, bbox=box, zorder=6, **place)
-    return [method_display(*key).replace(" (", "\n(") for key, _ in bars]
+        handles.append(Line2D([], [], color="k", marker=".", mfc="w", linewidth=0.8, label="seeds, ±1 sd"))
+    legend_on_top(figure, handles, title)
+    return finish(figure)
 
 
 def trade_off(scores: pd.DataFrame, *, forgotten: str, leak: str = "auc", title: str | None = None) -> Figure:

@@ -1,7 +1,9 @@
 """Unlearning methods, one file each, and `unlearn`, which runs one and says what it cost.
 
 Contract: `method(task, *, <explicit hyperparameters>)` returns a new module in eval mode and leaves the task's model
-untouched; same task, same result; no printing, saving or scoring.
+untouched; same task, same result; no printing, saving or scoring; ValueError for a hyperparameter out of range.
+`task` is a `task.Task`. What methods have in common means the same in all of them: num_epochs, passes over the images
+with something to keep; learning_rate, momentum, weight_decay and batch_size, of SGD; batchnorm, see `training.descend`.
 
 A method of another package takes part by the entry point group `mlu_utils.methods`: a name and a `Method`.
 """
@@ -17,7 +19,7 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from mlu_utils.naming import REQUEST_KINDS, choices
+from mlu_utils.naming import REQUEST_KINDS, require_choice
 
 if TYPE_CHECKING:  # names and kinds of methods are known without an import of torch
     from torch import nn
@@ -27,7 +29,9 @@ if TYPE_CHECKING:  # names and kinds of methods are known without an import of t
     from mlu_utils.requests import ForgetRequest
 
 ENTRY_POINTS = "mlu_utils.methods"
-READINGS = ("printed", "targeted", "random")  # see `selection.READINGS`
+# Of WF and WP. printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control,
+# which changes as many weights in the same way but picks them blindly.
+READINGS = ("printed", "targeted", "random")
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,7 @@ def require_method(name: str) -> Method:
     Raises:
         ValueError: unknown method; the message lists the known ones and the nearest.
     """
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: {choices(name, METHODS)}")
+    require_choice("method", name, METHODS)
     return METHODS[name]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from mlu_utils.models import fresh_model
-from mlu_utils.naming import choices
-from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.naming import require_at_least, require_choice
+from mlu_utils.training import descend, sgd
 from mlu_utils.unlearning.task import Task
 
 COUNTINGS = ("blocks", "modules")
@@ -19,29 +19,41 @@ def last_layers(model: nn.Module, k: int, counting: str = "blocks") -> list[str]
         model: a network whose modules are registered in the order in which they are used.
         k: how many.
         counting: "blocks": the network's stages, of a ResNet-18 and k = 3 the head, layer4 and layer3 (Choi and Na);
-            a plain sequence of layers counts one block a convolution. "modules": single Conv2d and Linear modules,
-            of a ResNet-18 and k = 3 the head and both convolutions of the last block (Goel et al.). The BatchNorm
-            layers on the way belong to them.
+            a plain sequence of layers counts one block a convolution, and a network that is but a trunk and a head
+            has the blocks of its trunk. "modules": single Conv2d and Linear modules, of a ResNet-18 and k = 3 the
+            head and both convolutions of the last block (Goel et al.). The BatchNorm layers on the way belong to them.
 
     Raises:
         ValueError: unknown counting, or k outside 1..number there are.
     """
-    if counting not in COUNTINGS:
-        raise ValueError(f"unknown counting {counting!r} of layers: {choices(counting, COUNTINGS)}")
-    own = [(name, m) for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
+    require_choice("counting", counting, COUNTINGS)
+    stages = _stages(model) if counting == "blocks" else []
     groups: list[list[str]] = []
-    stage = None
-    for name, module in own:
-        top, _, rest = name.partition(".")
-        opens = isinstance(module, nn.Conv2d | nn.Linear)
-        if counting == "blocks" and rest.count("."):  # inside a stage such as layer4.1.conv2
-            opens, stage = stage != top, top
-        if opens or not groups:
+    last = None
+    for name, module in model.named_modules():
+        if not any(True for _ in module.parameters(recurse=False)):
+            continue
+        stage = next((s for s in stages if name.startswith(f"{s}.")), None)  # such as layer4 of layer4.1.conv2
+        if not groups or (stage != last if stage else isinstance(module, nn.Conv2d | nn.Linear)):
             groups.append([])
         groups[-1].append(name)
+        last = stage
     if not 1 <= k <= len(groups):
         raise ValueError(f"k must be in 1..{len(groups)} (the {counting} of this network), got {k}")
     return [name for group in groups[: -k - 1 : -1] for name in reversed(group)]
+
+
+def _stages(model: nn.Module) -> list[str]:
+    """Return the names of the network's parts with weights: its children, or theirs while there are only two."""
+    stages = {"": model}
+    while len(stages) <= 2 and any(any(m.children()) for m in stages.values()):
+        stages = {
+            f"{name}.{child}".strip("."): part
+            for name, m in stages.items()
+            for child, part in ([*m.named_children()] or [("", m)])
+            if any(True for _ in part.parameters())
+        }
+    return list(stages)
 
 
 def cf_k(
@@ -61,24 +73,17 @@ def cf_k(
     """Return a copy whose last k layers were trained on the retain loss, everything below frozen.
 
     Args:
-        task: what to forget, and of which model.
         k, counting: see `last_layers`.
         is_reinitialised: start these layers anew (EU-k).
-        num_epochs: passes over the images with something to keep.
-        learning_rate, momentum, weight_decay, batch_size: of SGD.
-        batchnorm: see `training.descend`.
         freezes_statistics: keep the running statistics of frozen BatchNorm layers too; False is what the public
             codes do, where they move although the layer is called frozen.
-
-    Raises:
-        ValueError: see `last_layers`; num_epochs below 1.
 
     Source: Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning; Choi and Na (2023),
     public notebooks: k = 3, counting and the other defaults.
 
     Differs: running statistics of frozen layers stay by default.
     """
-    require_at_least("num_epochs", num_epochs, 1)
+    require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()
     trained = last_layers(unlearned, k, counting)
     modules = dict(unlearned.named_modules())
@@ -98,6 +103,7 @@ def cf_k(
         sgd(parameters, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
         frozen=frozen if freezes_statistics else (),
+        seed=task.seed,
     )
     return unlearned.requires_grad_(True)
 
@@ -117,22 +123,8 @@ def eu_k(
 ) -> nn.Module:
     """Return a copy whose last k layers were trained from new weights on the retain loss: CF-k with a fresh start.
 
-    Arguments and errors are those of `cf_k`.
-
     Source: Goel et al. (2022); weight decay, momentum and batch size of its public code.
 
     Differs: a constant rate instead of restarts, 10 epochs instead of 62, the network's own initialisation.
     """
-    return cf_k(
-        task,
-        k=k,
-        counting=counting,
-        is_reinitialised=True,
-        num_epochs=num_epochs,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        batch_size=batch_size,
-        batchnorm=batchnorm,
-        freezes_statistics=freezes_statistics,
-    )
+    return cf_k(**locals(), is_reinitialised=True)

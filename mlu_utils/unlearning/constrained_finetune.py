@@ -7,10 +7,9 @@ from itertools import chain, islice, repeat
 import torch
 from torch import nn
 
-from mlu_utils.data.batches import Batches
-from mlu_utils.requests import retain_loss
-from mlu_utils.training import NonFiniteLossError, descend, require_at_least, sgd
-from mlu_utils.unlearning.task import Task
+from mlu_utils.naming import require_at_least
+from mlu_utils.training import NonFiniteLossError, descend, sgd
+from mlu_utils.unlearning.task import Passes, Task
 
 MOMENTUM = 0.9  # as in training; the paper gives none
 
@@ -32,8 +31,8 @@ def constrained_finetune(
     BatchNorm stays in eval mode: its statistics do not move, and the clamp bounds the function that was scored.
 
     Args:
-        task: what must be forgotten; no gradient comes from these entries.
-        model: on its device, in eval mode.
+        task: no gradient comes from the entries that it forgets.
+        model: in eval mode.
         modified: parameter name -> bool tensor, the weights of W_f that were changed. Others move freely.
         num_steps: SGD steps, 0 = none.
         epsilon: half-width of the interval around the value right after modification, >= 0.
@@ -45,15 +44,14 @@ def constrained_finetune(
         The retain loss before each step.
 
     Raises:
-        ValueError: epsilon or num_steps below 0.
-        NonFiniteLossError: the loss was not finite; the model then holds the values before fine-tuning.
+        ValueError: epsilon or num_steps below 0 or not finite.
+        NonFiniteLossError: the loss was not finite; the model is as before.
 
     Source: Hossain et al. (2025), Algorithm 3.
 
     Differs: none known; the paper gives no number of steps.
     """
-    require_at_least("epsilon", epsilon, 0)
-    require_at_least("num_steps", num_steps, 0)
+    require_at_least(0, epsilon=epsilon, num_steps=num_steps)
     if num_steps == 0:
         return []
     parameters = dict(model.named_parameters())
@@ -66,30 +64,18 @@ def constrained_finetune(
         for name, chosen in modified.items()
         if chosen.any()
     }
-    batches = Batches(
-        task.table,
-        task.table.rows(split),
-        batch_size=batch_size,
-        device=task.device,
-        generator=torch.Generator().manual_seed(task.seed + round_number),
-        memory_format=task.precision.memory_format,
-    )
-    mask = task.mask.to(task.device)
-
-    def objective(batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        images, labels, rows = batch
-        with task.precision.autocast(task.device):
-            logits = model(images)
-        return retain_loss(logits, labels, mask[rows])
 
     @torch.no_grad()
     def clamp(_loss: torch.Tensor) -> None:
         for name, (low, high) in bounds.items():
             parameters[name].clamp_(low, high)
 
+    passes = Passes(task, task.table.rows(split), batch_size, seed=task.seed + round_number)
+    steps = islice(chain.from_iterable(repeat(passes)), num_steps)
     optimizer = sgd(parameters.values(), learning_rate=learning_rate, momentum=MOMENTUM, weight_decay=0.0)
-    steps = islice(chain.from_iterable(repeat(batches)), num_steps)
     try:
-        return descend(model, steps, objective, optimizer, batchnorm="eval", after_step=clamp)
+        return descend(
+            model, steps, lambda batch: batch.retain_loss(model), optimizer, batchnorm="eval", after_step=clamp
+        )
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"fine-tuning diverged: {error}") from None

@@ -22,24 +22,23 @@ from torch import nn
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.data.table import ImageTable
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_choice
 from mlu_utils.requests import entry_losses
 from mlu_utils.training import device_of
 from mlu_utils.unlearning.importance import Weights, chosen_entries, gradient_statistics, unflatten
 from mlu_utils.unlearning.task import Task
 
-# exact: one backward pass for each logit that the loss reads. sampled: one backward pass whatever the number of
-# logits, unbiased (random signs over the logits). squared_minibatch: mean over batches of the squared gradient, which
-# others call Fisher: fast, biased, depends on the batch size, accepts every network.
+# exact: one backward pass for each logit that the loss reads. sampled: one backward pass in all, unbiased (random signs
+# over the logits). squared_minibatch: mean over batches of the squared gradient, which others call Fisher: biased,
+# depends on the batch size, accepts every network.
 HESSIANS = ("exact", "sampled", "squared_minibatch")
 
 # Backward nodes of operations that are linear, or piecewise linear, in their differentiable inputs.
 _PIECEWISE_LINEAR_NODES = (
-    "AccumulateGrad AsStrided Addmm Convolution MkldnnConvolution ConvolutionOverrideable NativeBatchNorm "
-    "CudnnBatchNorm "
-    "MiopenBatchNorm Relu LeakyRelu Hardtanh Threshold MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D Mean Sum Add "
-    "Sub Neg View UnsafeView Reshape T Transpose Permute Squeeze Unsqueeze Expand Cat Slice Select Clone Alias Copy "
-    "ToCopy Mm MaxPool2D ReshapeAlias ConstantPadNd"
+    "AccumulateGrad AsStrided Addmm Mm Convolution MkldnnConvolution ConvolutionOverrideable NativeBatchNorm "
+    "CudnnBatchNorm MiopenBatchNorm Relu LeakyRelu Hardtanh Threshold MaxPool2D MaxPool2DWithIndices AvgPool2D "
+    "AdaptiveAvgPool2D ConstantPadNd Mean Sum Add Sub Neg View UnsafeView Reshape ReshapeAlias T Transpose Permute "
+    "Squeeze Unsqueeze Expand Cat Slice Select Clone Alias Copy ToCopy"
 ).split()
 
 
@@ -78,8 +77,7 @@ def diagonal_hessian(
     """Return the diagonal of the Hessian of the forget or retain loss, >= 0 for every weight, flat.
 
     Args:
-        task: what must be forgotten, and a model of Conv2d, Linear and BatchNorm2d layers with piecewise linear
-            activations.
+        task: with a model of Conv2d, Linear and BatchNorm2d layers and piecewise linear activations.
         rows: calibration images.
         loss: "forget" or "retain".
         method: one of `HESSIANS`.
@@ -93,8 +91,7 @@ def diagonal_hessian(
 
     Differs: the paper does not say how it gets H_ii.
     """
-    if method not in HESSIANS:
-        raise ValueError(f"unknown Hessian method {method!r}: {choices(method, HESSIANS)}")
+    require_choice("Hessian method", method, HESSIANS)
     if method == "squared_minibatch":
         return gradient_statistics(task, rows, loss=loss, batch_size=batch_size).mean_square
     return image_statistics(task, rows, loss=loss, method=method, batch_size=batch_size, has_gradient=False).hessian
@@ -112,16 +109,11 @@ def image_statistics(
 ) -> ImageStatistics:
     """Return curvature and gradients of the forget or retain loss from one forward pass over the rows, in float32.
 
-    Per-image gradients are never formed where a product of matrices gives their squares (`_LayerTap`).
-
     Args:
-        task, rows, loss, batch_size: see `diagonal_hessian`; the task's seed is that of "sampled".
+        task, rows, loss, batch_size: see `diagonal_hessian`, for errors too; the task's seed is that of "sampled".
         method: "exact" or "sampled".
         has_gradient: False leaves `mean_square` and `mean` at 0 and saves one backward pass.
         model: network to look at; default: the task's.
-
-    Raises:
-        ValueError: see `diagonal_hessian`.
     """
     model, device = model or task.model, task.device
     generator = torch.Generator().manual_seed(task.seed)
@@ -179,33 +171,29 @@ def _loss_hessian_factor(logits: torch.Tensor, labels: torch.Tensor, chosen: tor
 
 
 class _LayerTap(contextlib.AbstractContextManager):
-    """Record each layer's input and the gradient at its output, and square per-image weight gradients from them.
+    """Record each layer's input and output gradient: an image's weight gradient is their outer product.
 
-    The gradient of image n for a layer is an outer product of what went in and the gradient that came back, so
-    the squares need no per-image backward pass: one pass serves the whole batch.
+    So its square needs no backward pass of its own: one pass serves the whole batch.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._layers: dict[str, nn.Module] = {}
         for name, module in model.named_modules():
-            own = [p for p, _ in module.named_parameters(recurse=False)]
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 raise ValueError(
                     f"layer {name!r} is BatchNorm in train mode: there each image's output depends on the whole "
                     "batch and the diagonal identity fails; call model.eval() first"
                 )
-            if not own:
+            if not any(True for _ in module.parameters(recurse=False)):
                 continue
-            if not isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            is_plain = not isinstance(module, nn.Conv2d) or (
+                module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+            )
+            if not (isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and is_plain):
                 raise NotPiecewiseLinearError(
-                    f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here "
-                    "(Conv2d, Linear and BatchNorm2d have): use squared_minibatch"
-                )
-            if isinstance(module, nn.Conv2d) and (module.groups != 1 or isinstance(module.padding, str)):
-                raise NotPiecewiseLinearError(
-                    f"layer {name!r}: grouped convolutions and padding given as text have no exact diagonal "
-                    "Hessian here: use squared_minibatch"
+                    f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here (Linear, "
+                    "BatchNorm2d and Conv2d without groups, zeros as padding, have): use squared_minibatch"
                 )
             self._layers[name] = module
         self._hooks: list = []
@@ -252,10 +240,7 @@ class _LayerTap(contextlib.AbstractContextManager):
         cotangent: torch.Tensor,
         wanted: list[tuple[torch.Tensor, Weights, Weights | None]],
     ) -> None:
-        """For each (scale, squares, sums) add sum_n (scale_n g_n)^2 to `squares` and sum_n scale_n g_n to `sums`.
-
-        g_n = J_n^T v_n is the weight gradient of image n for v_n, the rows of `cotangent` (B, C); scale is (B,).
-        """
+        """For each (scale (B,), squares, sums) add sum_n (scale_n J_n^T v_n)^2 and sum_n scale_n J_n^T v_n to them."""
         self._gradients.clear()
         torch.autograd.backward(logits, cotangent, retain_graph=True)
         scales = [scale for scale, _, _ in wanted]
@@ -276,17 +261,12 @@ class _LayerTap(contextlib.AbstractContextManager):
 def _gradient_factors(
     layer: nn.Module, a: torch.Tensor, g: torch.Tensor
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return for each parameter factors (B, O, P) and (B, I, P) whose product over P is its per-image gradient.
+    """Return, from a layer's input a and output gradient g, for each parameter two factors of its gradients.
 
-    Args:
-        layer: a layer that `_LayerTap` accepts.
-        a: its input.
-        g: the gradient at its output.
+    (B, O, P) and (B, I, P): their product over P is the per-image gradient.
     """
     ones = torch.ones(len(a), 1, 1, dtype=a.dtype, device=a.device)
     if isinstance(layer, nn.BatchNorm2d):
-        if layer.weight is None:
-            return {}
         scale = torch.rsqrt(layer.running_var + layer.eps).view(1, -1, 1, 1)
         normalised = (a - layer.running_mean.view(1, -1, 1, 1)) * scale
         return {
@@ -313,8 +293,8 @@ _CHUNK_FLOATS = {"cpu": 2**20, "cuda": 2**26}
 def _sums_of_squared_products(g: torch.Tensor, x: torch.Tensor, scales: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return sum_n (scale_n g_n x_n^T)^2, elementwise squares, (O, I), for each scale (B,); g (B, O, P), x (B, I, P).
 
-    With few positions P the square of the sum over positions is expanded into its P (P + 1) / 2 pairs, each a
-    product of matrices over the batch: no per-image gradient is ever stored.
+    With few positions P the square of the sum over them is expanded into its P (P + 1) / 2 pairs, each a product of
+    matrices over the batch: no per-image gradient is ever stored.
     """
     batch, out, positions = g.shape
     squared_scales = torch.stack(scales).square().to(g.dtype)  # (S, B)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.naming import require_at_least
+from mlu_utils.training import descend, sgd
 from mlu_utils.unlearning.task import Task
 
 
@@ -20,20 +21,11 @@ def finetune(
 ) -> nn.Module:
     """Return a copy trained on the retain loss alone.
 
-    Args:
-        task: what to forget, and of which model.
-        num_epochs: passes over the images with something to keep.
-        learning_rate, momentum, weight_decay, batch_size: of SGD.
-        batchnorm: see `training.descend`.
-
-    Raises:
-        ValueError: num_epochs below 1.
-
     Source: defaults of Jia et al. (2023), Model Sparsity Can Simplify Machine Unlearning (its public code).
 
     Differs: none for people and classes; for a label the loss leaves the label out and keeps every image.
     """
-    require_at_least("num_epochs", num_epochs, 1)
+    require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()
     descend(
         unlearned,
@@ -41,5 +33,6 @@ def finetune(
         lambda batch: batch.retain_loss(unlearned),
         sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
+        seed=task.seed,
     )
     return unlearned

@@ -17,9 +17,6 @@ def head_reset(task: Task) -> nn.Module:
     A label's logit becomes 0, which says nothing; a class's logit becomes so low that it never wins. Nothing is
     random, so the task's seed does not matter.
 
-    Raises:
-        ValueError: a request for anything but a label or a class: a person has no row of the head.
-
     Source: ours, as a control.
     """
     if task.request.kind not in ("label", "class"):

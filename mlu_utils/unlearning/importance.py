@@ -6,7 +6,6 @@ Models run in eval mode and are left as they were. Nothing here changes a weight
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +13,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from mlu_utils.data.batches import Batches
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_choice
 from mlu_utils.requests import entry_losses, mean_over
-from mlu_utils.unlearning.task import Task
+from mlu_utils.training import in_eval_mode
+from mlu_utils.unlearning.task import Passes, Task
 
 Weights = dict[str, torch.Tensor]
 LOSSES = ("forget", "retain", "all")  # the mean loss over the entries to forget, those to keep, or both
@@ -42,7 +41,7 @@ def gradient_statistics(
     or after the absolute value: at a trained optimum they cancel in large batches, so small ones say more.
 
     Args:
-        task: what must be forgotten, and the number format of the passes.
+        task: what must be forgotten.
         rows: calibration images.
         loss: one of `LOSSES`.
         batch_size: images a gradient is averaged over.
@@ -51,38 +50,36 @@ def gradient_statistics(
     Raises:
         ValueError: unknown loss, or no entry for it among the rows.
     """
-    totals = None
-    for share, gradients in _batch_gradients(task, model or task.model, rows.cpu(), loss, batch_size):
-        g = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        if totals is None:
-            totals = [g * share, g.abs() * share, g.square() * share]
-        else:
-            totals[0].add_(g, alpha=share)
-            totals[2].addcmul_(g, g, value=share)
-            totals[1].add_(g.abs_(), alpha=share)
+    model, rows = model or task.model, rows.cpu()
+    chosen = chosen_entries(task.table.labels, task.mask, loss)
+    rows = rows[chosen[rows].any(1)]
+    if len(rows) == 0:
+        raise ValueError(f"no entry of the {loss} loss among the calibration images: choose other rows")
+    total, totals = int(chosen[rows].sum()), None
+    with in_eval_mode(model):
+        for batch in Passes(task, rows, batch_size):
+            entries = chosen_entries(batch.labels, batch.mask, loss)
+            losses, _ = entry_losses(batch.logits(model), batch.labels)
+            gradients = torch.autograd.grad(mean_over(losses, entries), list(model.parameters()))
+            g, share = torch.cat([gradient.reshape(-1) for gradient in gradients]), int(entries.sum()) / total
+            if totals is None:
+                totals = [g * share, g.abs() * share, g.square() * share]
+            else:
+                totals[0].add_(g, alpha=share)
+                totals[2].addcmul_(g, g, value=share)
+                totals[1].add_(g.abs_(), alpha=share)
     return GradientStatistics(*totals)
 
 
 def chosen_entries(labels: torch.Tensor, mask: torch.Tensor, loss: str) -> torch.Tensor:
-    """Return which entries (B, K) a loss averages over.
-
-    Raises:
-        ValueError: unknown loss.
-    """
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}: {choices(loss, LOSSES)}")
-    known = torch.ones_like(mask) if labels.dtype == torch.int64 else ~labels.isnan()
+    """Return which entries (B, K) a loss of `LOSSES` averages over."""
+    require_choice("loss", loss, LOSSES)
+    known = ~labels.isnan()
     return known if loss == "all" else known & (mask if loss == "forget" else ~mask)
 
 
 def rank_correlation(a: torch.Tensor, b: torch.Tensor, *, num_samples: int = 200_000, seed: int = 0) -> float:
-    """Return Spearman's rank correlation of two importances, flat and of one length, in [-1, 1].
-
-    Args:
-        a, b: importances.
-        num_samples: compare a random sample of this many weights; all of them where there are fewer.
-        seed: of the sample.
-    """
+    """Return Spearman's rank correlation of two flat importances, over at most `num_samples` random weights."""
     if len(a) > num_samples:
         chosen = torch.randint(len(a), (num_samples,), generator=torch.Generator().manual_seed(seed))
         a, b = a[chosen.to(a.device)], b[chosen.to(b.device)]
@@ -106,29 +103,3 @@ def by_stage(flat: torch.Tensor, like: Weights) -> dict[str, np.ndarray]:
     for name, values in unflatten(flat, like).items():
         groups.setdefault(name.split(".")[0], []).append(values.reshape(-1))
     return {stage: torch.cat(parts).cpu().numpy() for stage, parts in groups.items()}
-
-
-def _batch_gradients(
-    task: Task, model: nn.Module, rows: torch.Tensor, loss: str, batch_size: int
-) -> Iterator[tuple[float, list[torch.Tensor]]]:
-    """Yield the gradient of the loss of each batch and the batch's share of the entries, in eval mode."""
-    parameters = list(model.parameters())
-    chosen = chosen_entries(task.table.labels, task.mask, loss)
-    rows = rows[chosen[rows].any(1)]
-    if len(rows) == 0:
-        raise ValueError(f"no entry of the {loss} loss among the calibration images: choose other rows")
-    total = int(chosen[rows].sum())
-    on_device = chosen.to(task.device)
-    memory_format = task.precision.memory_format
-    batches = Batches(task.table, rows, batch_size=batch_size, device=task.device, memory_format=memory_format)
-    was_training = model.training
-    model.eval()
-    try:
-        for images, labels, batch_rows in batches:
-            with task.precision.autocast(task.device):
-                logits = model(images)
-            losses, _ = entry_losses(logits, labels)
-            share = int(chosen[batch_rows.cpu()].sum()) / total
-            yield share, list(torch.autograd.grad(mean_over(losses, on_device[batch_rows]), parameters))
-    finally:
-        model.train(was_training)

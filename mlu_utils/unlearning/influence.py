@@ -9,6 +9,8 @@ CPU; the model runs in eval mode and is not changed.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from curvlinops import CGInverseLinearOperator, GGNLinearOperator
 from curvlinops.examples import IdentityLinearOperator
@@ -16,7 +18,7 @@ from torch import nn
 
 from mlu_utils.data.batches import Batches
 from mlu_utils.models import head
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_at_least, require_choice, require_share
 from mlu_utils.requests import entry_losses
 from mlu_utils.unlearning.curvature import output_gradient
 from mlu_utils.unlearning.task import Task
@@ -36,7 +38,7 @@ def image_influence(
     """Return the influence I(x_i) of each row, float64 (len(rows),).
 
     Args:
-        task: what must be forgotten, and a model in eval mode; its seed is that of the noise.
+        task: its seed is that of the noise.
         rows: images to rate; H is averaged over their entries to forget.
         solver: "last_layer": weights of the head only, inverted in closed form; "conjugate_gradient": all weights,
             Gauss-Newton matrix (positive, so that the solver converges), one solve an image: for small networks.
@@ -52,17 +54,15 @@ def image_influence(
     Differs: the paper's perturbation, damping and inverse are not given; here Gaussian noise, explicit damping, and
     the Gauss-Newton matrix or the last layer in place of the full Hessian, which is indefinite.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}: {choices(solver, SOLVERS)}")
-    if damping <= 0:
+    require_choice("solver", solver, SOLVERS)
+    require_at_least(0, noise_std=noise_std)
+    if not 0 < damping < math.inf:
         raise ValueError(f"damping must be positive (H may be singular), got {damping}")
     model, device = task.model, task.device
     if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
         raise ValueError("BatchNorm is in train mode: each image's loss would depend on its batch; call model.eval()")
     [(images, labels, _)] = Batches(task.table, rows, batch_size=len(rows), device=device)
-    chosen = task.mask.to(device)[rows.to(device)]
-    if task.table.is_multi_label:
-        chosen = chosen & ~labels.isnan()
+    chosen = task.mask.to(device)[rows.to(device)] & ~labels.isnan()
     if not chosen.any():
         raise ValueError(f"nothing to forget among the {len(rows)} rows: choose rows that the request touches")
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(task.seed))
@@ -77,8 +77,7 @@ def most_influential(influence: torch.Tensor, rows: torch.Tensor, share: float) 
     Raises:
         ValueError: share outside (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
+    require_share(share=share)
     count = max(1, round(share * len(rows)))
     return rows[influence.abs().argsort(descending=True, stable=True)[:count]].sort().values
 
@@ -102,12 +101,9 @@ def _last_layer(
     damping: float,
     _max_iterations: int,
 ) -> torch.Tensor:
-    layer, features = head(model), []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].double()))
-    try:
+    features = []
+    with head(model).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].double())):
         logits, noisy_logits = (torch.cat([model(b).double() for b in x.split(256)]) for x in (images, noisy))
-    finally:
-        hook.remove()
     features = torch.cat(features)
     ones = torch.ones(len(images), 1, dtype=features.dtype, device=features.device)
     phi, noisy_phi = (torch.cat([f, ones], 1) for f in features.split(len(images)))  # (B, d + 1), bias last
@@ -136,17 +132,15 @@ class _SummedChosenLoss(nn.Module):
 
     reduction = "sum"
 
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Sum the chosen losses; `target` holds labels, then 0/1 for chosen."""
         labels, chosen = target.chunk(2, dim=1)
-        if self.classes:
-            labels = labels.long()
-        losses, _ = entry_losses(logits, labels)
+        losses, _ = entry_losses(logits, labels.to(self._dtype))
         return (losses * chosen).sum()
-
-    def __init__(self, classes: bool) -> None:
-        super().__init__()
-        self.classes = classes
 
 
 def _conjugate_gradient(
@@ -159,9 +153,8 @@ def _conjugate_gradient(
     max_iterations: int,
 ) -> torch.Tensor:
     parameters = list(model.parameters())
-    loss = _SummedChosenLoss(classes=labels.dtype == torch.int64)
-    known = torch.where(labels.isnan(), 0, labels) if labels.is_floating_point() else labels
-    target = torch.cat([known.to(images.dtype), chosen.to(images.dtype)], 1)
+    loss = _SummedChosenLoss(labels.dtype if labels.dtype == torch.int64 else images.dtype)
+    target = torch.cat([labels.nan_to_num(0).to(images.dtype), chosen.to(images.dtype)], 1)
     ggn = GGNLinearOperator(
         model, loss, parameters, [(images, target)], check_deterministic=False, num_data=len(images)
     )

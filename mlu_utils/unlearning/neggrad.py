@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mlu_utils.naming import require_at_least
 from mlu_utils.requests import retain_loss
-from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.training import descend, sgd
 from mlu_utils.unlearning.task import Batch, Task, ascent_loss, both_logits
 
 
@@ -24,20 +25,14 @@ def neggrad(
     """Return a copy that climbed the forget loss.
 
     Args:
-        task: what to forget, and of which model.
         num_epochs: passes over the images to forget.
-        learning_rate, momentum, weight_decay, batch_size: of SGD.
         is_bounded: see `task.ascent_loss`; False is the published loss.
-        batchnorm: see `training.descend`.
-
-    Raises:
-        ValueError: num_epochs below 1.
 
     Source: Golatkar, Achille and Soatto (2020) and Graves et al. (2021); defaults of Jia et al. (2023), public code.
 
     Differs: the loss is bounded by default.
     """
-    require_at_least("num_epochs", num_epochs, 1)
+    require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()
     descend(
         unlearned,
@@ -45,6 +40,7 @@ def neggrad(
         lambda batch: -ascent_loss(batch.logits(unlearned), batch.labels, batch.mask, is_bounded=is_bounded),
         sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
+        seed=task.seed,
     )
     return unlearned
 
@@ -67,17 +63,12 @@ def advanced_neggrad(
     alpha = 1/2 without anchor is Advanced NegGrad, L_retain - L_forget; NegGrad+ has alpha = .95 and BatchNorm in
     eval mode.
 
-    Args:
-        task: what to forget, and of which model, whose weights are w0.
-        alpha: weight of keeping against forgetting, in [0, 1].
-        anchor: pull towards the original weights, >= 0.
-        num_epochs: passes over the images with something to keep; each batch has one to forget beside it.
-        learning_rate, momentum, weight_decay, batch_size: of SGD.
-        is_bounded: see `task.ascent_loss`; False is the published loss.
-        batchnorm: see `training.descend`.
+    Each batch to keep has one to forget beside it.
 
-    Raises:
-        ValueError: alpha outside [0, 1], anchor below 0 or num_epochs below 1.
+    Args:
+        alpha: weight of keeping against forgetting, in [0, 1].
+        anchor: pull towards the original weights w0, >= 0.
+        is_bounded: see `task.ascent_loss`; False is the published loss.
 
     Source: Choi and Na (2023), public notebooks (Advanced NegGrad: defaults); Kurmanji et al. (2023) (NegGrad+).
 
@@ -85,8 +76,8 @@ def advanced_neggrad(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
-    require_at_least("anchor", anchor, 0)
-    require_at_least("num_epochs", num_epochs, 1)
+    require_at_least(0, anchor=anchor)
+    require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()
     first = [p.detach().clone() for p in unlearned.parameters()]
 
@@ -107,5 +98,6 @@ def advanced_neggrad(
         objective,
         sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
         batchnorm=batchnorm,
+        seed=task.seed,
     )
     return unlearned

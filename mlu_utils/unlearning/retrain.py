@@ -26,10 +26,7 @@ def retrain(
     Same recipe, same seed, same initial weights as the original: the only difference is the mask. All K outputs are
     kept, so a forgotten label's head row stays where weight decay takes its initial value.
 
-    Args:
-        task: what to forget; of the model only architecture and device are used. Its seed is that of initialisation,
-            order and augmentation.
-        num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule, augmentation: see `training.fit`.
+    Hyperparameters are those of `training.fit`; of the task's model only architecture and device are used.
 
     Source: the gold standard of all unlearning papers; recipe of Hossain et al. (2025) as defaults.
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_at_least, require_choice, require_share
 from mlu_utils.requests import forget_loss, retain_loss
-from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.training import descend, sgd
 from mlu_utils.unlearning import importance, selection
 from mlu_utils.unlearning.task import Batch, Task, both_logits
 
@@ -32,10 +32,8 @@ def saliency_mask(
 
     Source: Fan et al. (2024), equation 3; the threshold is set by the share, as in its public code.
     """
-    if saliency not in SALIENCIES:
-        raise ValueError(f"unknown saliency {saliency!r}: {choices(saliency, SALIENCIES)}")
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
+    require_choice("saliency", saliency, SALIENCIES)
+    require_share(share=share)
     model = task.start()
     options = {"batch_size": batch_size, "model": model}
     rows = task.table.rows("train")
@@ -73,26 +71,21 @@ def salun(
 ) -> nn.Module:
     """Return a copy trained on random labels to forget and true labels to keep, in its salient weights only.
 
-    The random labels are drawn anew in every epoch. All other weights keep their bits: neither momentum nor weight
-    decay moves them. BatchNorm's running statistics are no weights and move unless `batchnorm` is "eval".
+    The random labels are drawn anew in every epoch; each batch to keep has one to forget beside it. All other weights
+    keep their bits: neither momentum nor weight decay moves them. BatchNorm's running statistics are no weights and
+    move unless `batchnorm` is "eval".
 
     Args:
-        task: what to forget, and of which model.
         share, saliency: see `saliency_mask`.
-        num_epochs: passes over the images with something to keep; each batch has one to forget beside it.
-        learning_rate, momentum, weight_decay, batch_size: of SGD.
-        batchnorm: see `training.descend`.
-
-    Raises:
-        ValueError: see `saliency_mask`; num_epochs below 1.
 
     Source: Fan et al. (2024), SalUn, equations 3-5; defaults of its public code.
 
     Differs: images to forget and to keep in one step instead of one pass after the other, so that few images to
     forget are seen several times an epoch; batches of 64 instead of 256; absolute saliency by default.
     """
-    require_at_least("num_epochs", num_epochs, 1)
+    require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()
+    optimizer = sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     batches = task.batches(batch_size)
     may_change = saliency_mask(task, share=share, saliency=saliency)
     first = {name: p.detach().clone() for name, p in unlearned.named_parameters()}
@@ -110,8 +103,8 @@ def salun(
         for name, p in unlearned.named_parameters():
             p.copy_(torch.where(may_change[name], p, first[name]))
 
-    optimizer = sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    for _ in range(num_epochs):
+    for epoch in range(num_epochs):
         labels.copy_(random_labels(task, generator))
-        descend(unlearned, batches.pairs(), objective, optimizer, batchnorm=batchnorm, after_step=restore)
+        options = {"batchnorm": batchnorm, "after_step": restore, "seed": task.seed + epoch}
+        descend(unlearned, batches.pairs(), objective, optimizer, **options)
     return unlearned

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlu_utils.devices import at_least_float32
+from mlu_utils.naming import require_at_least
 from mlu_utils.requests import mean_over, retain_loss
-from mlu_utils.training import descend, predict_logits, require_at_least, right_entries, sgd
+from mlu_utils.training import descend, predict_logits, right_entries, sgd
 from mlu_utils.unlearning.task import Batch, Task
 
 
@@ -76,22 +77,14 @@ def scrub(
     on the entries to keep.
 
     Args:
-        task: what to forget; its model is teacher and start of the student.
         num_epochs: epochs in all.
         msteps: epochs that begin with a pass over the images to forget; 0 leaves distillation on the rest, which is
             fine-tuning near the teacher and shows what the climb adds.
         alpha, gamma, temperature: see above and `distillation_divergence`.
-        learning_rate, momentum, weight_decay: of SGD.
         decay_epochs: after each of these epochs the rate is divided by 10.
-        forget_batch_size, retain_batch_size: images a batch.
         is_bounded: climb no further than to a student that says nothing; False is the published loss.
         is_rewound: SCRUB+R: return the student of the epoch whose error on what must be forgotten is nearest to the
             last student's error on the like entries of the validation split, which nobody trained on.
-        batchnorm: of the student, see `training.descend`.
-
-    Raises:
-        ValueError: a temperature not above 0, num_epochs below 1, msteps below 0, or a rewind without known validation
-            entries.
 
     Source: Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, Algorithm 1; defaults of its public code
     (large scale).
@@ -99,10 +92,10 @@ def scrub(
     Differs: Bernoulli divergence per label for multi-label data; the bounded climb; the teacher's logits are computed
     once.
     """
-    require_at_least("num_epochs", num_epochs, 1)
-    require_at_least("msteps", msteps, 0)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
+    require_at_least(1, num_epochs=num_epochs)
+    require_at_least(0, msteps=msteps, alpha=alpha, gamma=gamma)
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
     like = _unseen_like(task) if is_rewound else None
     table, student = task.table, task.start()
     climbing, descending = task.batches(forget_batch_size), task.batches(retain_batch_size)
@@ -135,8 +128,8 @@ def scrub(
     for epoch in range(1, num_epochs + 1):
         optimizer.param_groups[0]["lr"] = learning_rate * 0.1 ** sum(epoch > e for e in decay_epochs)
         if epoch <= msteps:
-            descend(student, climbing.forget(), climb, optimizer, batchnorm=batchnorm)
-        descend(student, descending.retain(), descent, optimizer, batchnorm=batchnorm)
+            descend(student, climbing.forget(), climb, optimizer, batchnorm=batchnorm, seed=task.seed + epoch)
+        descend(student, descending.retain(), descent, optimizer, batchnorm=batchnorm, seed=task.seed + epoch)
         if is_rewound:
             students.append({name: value.clone() for name, value in student.state_dict().items()})
     if is_rewound:
@@ -148,7 +141,7 @@ def _unseen_like(task: Task) -> torch.Tensor:
     """Return bool (validation images, K): the request's known entries there, else all known ones of its labels."""
     table, mask = task.table, task.mask
     rows = table.rows("validation")
-    known = ~table.labels[rows].isnan() if table.is_multi_label else torch.ones_like(mask[rows])
+    known = ~table.labels[rows].isnan()
     for like in (mask[rows] & known, mask.any(0) & known):
         if like.any():
             return like

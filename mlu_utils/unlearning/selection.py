@@ -1,7 +1,7 @@
 """From importance to a choice of weights: calibration images, forget set, thresholds, zones.
 
-Importances are flat float vectors over all weights ; choices are vectors of the same
-length. Nothing here changes a weight.
+Importances are flat float vectors over all weights, choices are vectors of the same length. Nothing here changes a
+weight.
 """
 
 from __future__ import annotations
@@ -11,19 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from mlu_utils.models import head
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_at_least, require_share
 from mlu_utils.training import rows_with_entries
 from mlu_utils.unlearning.task import Task
-
-# printed: the rule as the pseudocode has it; targeted: the reading that forgets; random: the control, which
-# changes as many weights in the same way but picks them blindly.
-READINGS = ("printed", "targeted", "random")
-
-
-def require_reading(reading: str) -> None:
-    """Raise ValueError unless `reading` is one of `READINGS`."""
-    if reading not in READINGS:
-        raise ValueError(f"unknown reading {reading!r}: {choices(reading, READINGS)}")
 
 
 def calibration_rows(
@@ -41,10 +31,7 @@ def calibration_rows(
     Raises:
         ValueError: a number of images below 1, or the split has nothing to forget or nothing to keep.
     """
-    if min(num_forget_images, num_retain_images) < 1:
-        raise ValueError(
-            f"num_forget_images and num_retain_images must be at least 1, got {num_forget_images}, {num_retain_images}"
-        )
+    require_at_least(1, num_forget_images=num_forget_images, num_retain_images=num_retain_images)
     table, rows = task.table, task.table.rows(split)
     sides = (("forget", ~task.mask, num_forget_images), ("keep", task.mask, num_retain_images))
     chosen = []
@@ -59,11 +46,7 @@ def calibration_rows(
 
 
 def quantile(values: torch.Tensor, q: float) -> torch.Tensor:
-    """Return the value of rank ceil(q n) (at least 1) of the n values, exactly and without sorting them.
-
-    A sample brackets the rank, the values inside the bracket are searched; torch.quantile refuses more than
-    16 million values and sorts them all.
-    """
+    """Return the value of rank ceil(q n), at least 1, of n values, without sorting them: a sample brackets the rank."""
     if not 0 <= q <= 1:
         raise ValueError(f"q must be in [0, 1], got {q}")
     n = len(values)
@@ -130,8 +113,7 @@ def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | N
 
     Differs: the paper's threshold on the influence is not given; here it is set by the share of weights.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"forget_share must be in (0, 1], got {share}")
+    require_share(forget_share=share)
     if relative is None:
         chosen = forget > 0
         return chosen & (forget >= quantile(forget, 1 - share)) if share < 1 else chosen
@@ -152,11 +134,12 @@ def scored_forget_set(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the scores by which a reading treats weights, and W_f, the weights that it treats.
 
+    printed: the score for what must be forgotten, as it is; targeted and random: relative to the same score for what
+    must be kept.
+
     Args:
-        forget: influence of each weight on what must be forgotten, see `forget_set`.
-        share: see `forget_set`.
-        reading: printed: the score for what must be forgotten, as it is; targeted and random: relative to the same
-            score for what must be kept.
+        forget, share: see `forget_set`.
+        reading: one of `unlearning.READINGS`.
         scores: of what must be forgotten and of what must be kept.
         exclusive: see `exclusive_weights`.
     """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
 from mlu_utils.models import copy_of
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_choice
 from mlu_utils.unlearning import importance
 from mlu_utils.unlearning.task import Task
 
@@ -38,24 +40,21 @@ def ssd(
     For a label forgotten for everyone the reference does not use the label's head row, so that row and its bias
     become exactly 0, but for the weights of features that are 0 on every image: the logit says nothing.
 
+    The task's seed decides which images are averaged before squaring.
+
     Args:
-        task: what to forget, and of which model; its seed decides what is averaged before squaring.
         alpha, dampening: see `dampening_factors`.
         reference: "all": the loss over all training entries, as published; "retain": that over the entries to
             keep; "auto": retain for label and partial requests, where the images to forget are kept, else all.
         batch_size: images a gradient is averaged over before it is squared.
-
-    Raises:
-        ValueError: unknown reference, alpha not above 0 or dampening below 0.
 
     Source: Foster, Schoepf and Brintrup (2024), Fast Machine Unlearning Without Retraining Through Selective
     Synaptic Dampening; defaults of its public code for ResNets.
 
     Differs: the form for labels is ours.
     """
-    if reference not in REFERENCES:
-        raise ValueError(f"unknown reference {reference!r}: {choices(reference, REFERENCES)}")
-    if not (alpha > 0 and dampening >= 0):
+    require_choice("reference", reference, REFERENCES)
+    if not (0 < alpha < math.inf and 0 <= dampening < math.inf):
         raise ValueError(f"alpha must be above 0 and dampening at least 0, got {alpha} and {dampening}")
     if reference == "auto":
         reference = "retain" if task.request.kind in ("label", "partial") else "all"

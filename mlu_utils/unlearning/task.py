@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 
 import torch
 from torch import nn
@@ -101,53 +102,49 @@ class Task:
         return TaskBatches(self, batch_size)
 
 
+class Passes:
+    """Rows of a task's table in batches; every iteration is a pass, in a new random order if there is a seed."""
+
+    def __init__(self, task: Task, rows: torch.Tensor, batch_size: int, *, seed: int | None = None) -> None:
+        self._precision, self._mask = task.precision, task.mask.to(task.device)
+        self._batches = Batches(
+            task.table,
+            rows,
+            batch_size=batch_size,
+            device=task.device,
+            generator=None if seed is None else torch.Generator().manual_seed(seed),
+            memory_format=task.precision.memory_format,
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for images, labels, rows in self._batches:
+            yield Batch(images, labels, self._mask[rows], rows, self._precision)
+
+
 class TaskBatches:
     """Passes over the images to forget and those to keep; each pass has a new order."""
 
     def __init__(self, task: Task, batch_size: int) -> None:
-        self._precision = task.precision
-        self._mask = task.mask.to(task.device)
         self._is_one_side = torch.equal(task.forget_rows, task.retain_rows)
-        self._sides = [
-            Batches(
-                task.table,
-                rows,
-                batch_size=batch_size,
-                device=task.device,
-                generator=torch.Generator().manual_seed(task.seed + side),
-                memory_format=task.precision.memory_format,
-            )
-            for side, rows in enumerate((task.forget_rows, task.retain_rows))
-        ]
+        self._forget = Passes(task, task.forget_rows, batch_size, seed=task.seed)
+        self._retain = Passes(task, task.retain_rows, batch_size, seed=task.seed + 1)
 
     def forget(self, num_epochs: int = 1) -> Iterator[Batch]:
-        """Yield passes over the images to forget."""
-        return self._passes(0, num_epochs)
+        """Return passes over the images to forget."""
+        return chain.from_iterable(repeat(self._forget, num_epochs))
 
     def retain(self, num_epochs: int = 1) -> Iterator[Batch]:
-        """Yield passes over the images with something to keep."""
-        return self._passes(1, num_epochs)
+        """Return passes over the images with something to keep."""
+        return chain.from_iterable(repeat(self._retain, num_epochs))
 
     def pairs(self, num_epochs: int = 1) -> Iterator[tuple[Batch, Batch]]:
-        """Yield passes over the images to keep, each batch with one of images to forget, which start over when used up.
+        """Return passes over the images to keep, each batch with one to forget, which start over when used up.
 
         Where both sides are the same images the pair is one batch twice, so that one forward pass can serve both.
         """
         if self._is_one_side:
-            yield from ((batch, batch) for batch in self.retain(num_epochs))
-            return
-        forget = self._forever(0)
-        for batch in self.retain(num_epochs):
-            yield batch, next(forget)
-
-    def _passes(self, side: int, num_epochs: int) -> Iterator[Batch]:
-        for _ in range(num_epochs):
-            for images, labels, rows in self._sides[side]:
-                yield Batch(images, labels, self._mask[rows], rows, self._precision)
-
-    def _forever(self, side: int) -> Iterator[Batch]:
-        while True:  # a new order each time: itertools.cycle would repeat the first one and keep it in memory
-            yield from self._passes(side, 1)
+            return ((batch, batch) for batch in self.retain(num_epochs))
+        return zip(self.retain(num_epochs), chain.from_iterable(repeat(self._forget)), strict=False)
 
 
 def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> tuple[torch.Tensor, torch.Tensor]:

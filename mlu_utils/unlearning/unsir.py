@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import entry_losses, mean_over, retain_loss
-from mlu_utils.training import descend, require_at_least, sgd
+from mlu_utils.training import descend, in_eval_mode, sgd
 from mlu_utils.unlearning.task import Batch, Task
 
 FORMS = ("auto", "bank", "instance")
@@ -97,12 +97,12 @@ def distant_noise(
     Source: Choi and Na (2023), public notebooks.
     """
     noise = _Noise(tuple(images.shape), seed, images)
-    was_training = model.training
-    model.eval()  # in train mode each forward pass would move BatchNorm's statistics
-    with torch.no_grad():
-        target = model(images)
-    made = noise.descend(model, lambda x: -mean_over((model(x) - target).square(), chosen), num_steps, learning_rate)
-    model.train(was_training)
+    with in_eval_mode(model):  # in train mode each forward pass would move BatchNorm's statistics
+        with torch.no_grad():
+            target = model(images)
+        made = noise.descend(
+            model, lambda x: -mean_over((model(x) - target).square(), chosen), num_steps, learning_rate
+        )
     return made.clamp_(0, 1)
 
 
@@ -131,19 +131,12 @@ def unsir(
     images alone.
 
     Args:
-        task: what to forget, and of which model.
         form: bank, instance, or auto: whichever fits the request.
         num_noise_images: bank: images of each bank.
         noise_steps, noise_learning_rate, noise_penalty: bank: see `learn_noise`.
         instance_noise_steps, instance_noise_learning_rate: instance: see `distant_noise`.
         impair_epochs, impair_learning_rate: stage 1, passes over the images to keep, SGD without momentum.
         repair_epochs, repair_learning_rate: stage 2, 0 epochs leave it out.
-        batch_size: images a batch.
-        batchnorm: see `training.descend`; the bank is learnt in eval mode whatever it says.
-
-    Raises:
-        ValueError: unknown form, a bank for a request without a label or class of its own, a number of noise
-            images or of impairing passes below 1, or of repairing passes or a penalty below 0.
 
     Source: Tarun et al. (2023), Fast Yet Effective Machine Unlearning (bank); Choi and Na (2023), public notebooks
     (instance: its defaults and learning rates).
@@ -152,18 +145,21 @@ def unsir(
     loss of its own instead of one shuffled mixture, every noise image is used (the public code uses three of each
     batch and gives all forgotten classes the label 0), two banks for a label.
     """
-    if form not in FORMS:
-        raise ValueError(f"unknown form {form!r}: {choices(form, FORMS)}")
+    require_choice("form", form, FORMS)
     has_bank = task.request.kind in ("label", "class")
     if form == "auto":
         form = "bank" if has_bank else "instance"
     if form == "bank" and not has_bank:
         raise ValueError(f"a noise bank needs a label or a class, {task.request} has none: use form='instance'")
-    require_at_least("impair_epochs", impair_epochs, 1)
-    require_at_least("repair_epochs", repair_epochs, 0)
-    require_at_least("num_noise_images", num_noise_images, 1)
-    require_at_least("noise_penalty", noise_penalty, 0)
+    require_at_least(1, impair_epochs=impair_epochs, num_noise_images=num_noise_images)
+    require_at_least(0, repair_epochs=repair_epochs, noise_steps=noise_steps, instance_noise_steps=instance_noise_steps)
+    require_at_least(0, noise_learning_rate=noise_learning_rate, noise_penalty=noise_penalty)
+    require_at_least(0, instance_noise_learning_rate=instance_noise_learning_rate)
     unlearned, batches = task.start(), task.batches(batch_size)
+    optimizers = [
+        sgd(unlearned.parameters(), learning_rate=rate, momentum=0.0, weight_decay=0.0)
+        for rate in (impair_learning_rate, repair_learning_rate)
+    ]
     if form == "bank":
         labels = noise_labels(task).repeat_interleave(num_noise_images, 0).to(task.device)
         noise = learn_noise(
@@ -179,9 +175,8 @@ def unsir(
         steps = {"num_steps": instance_noise_steps, "learning_rate": instance_noise_learning_rate}
         impairing = batches.pairs(impair_epochs), _beside_distant_noise(task, unlearned, steps)
     repairing = batches.retain(repair_epochs), lambda batch: batch.retain_loss(unlearned)
-    for (items, objective), rate in ((impairing, impair_learning_rate), (repairing, repair_learning_rate)):
-        optimizer = sgd(unlearned.parameters(), learning_rate=rate, momentum=0.0, weight_decay=0.0)
-        descend(unlearned, items, objective, optimizer, batchnorm=batchnorm)
+    for (items, objective), optimizer in zip((impairing, repairing), optimizers, strict=True):
+        descend(unlearned, items, objective, optimizer, batchnorm=batchnorm, seed=task.seed)
     return unlearned
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from mlu_utils.models import copy_of
-from mlu_utils.training import require_at_least
-from mlu_utils.unlearning import importance, selection
+from mlu_utils.naming import require_at_least, require_choice, require_share
+from mlu_utils.unlearning import READINGS, importance, selection
 from mlu_utils.unlearning.constrained_finetune import constrained_finetune
 from mlu_utils.unlearning.influence import image_influence, most_influential
 from mlu_utils.unlearning.task import Task
@@ -67,7 +67,7 @@ def filtered_weights(
         chosen: bool, the forget set W_f.
         tau: threshold. printed: score below the mean score of W_f divided by `tau` (a larger tau is more
             cautious in every reading); targeted: relative importance above `tau`.
-        reading: one of `selection.READINGS`.
+        reading: one of `unlearning.READINGS`.
         seed: of the random control.
 
     Raises:
@@ -77,8 +77,8 @@ def filtered_weights(
 
     Differs: printed thresholds in units of the mean score of W_f, because raw scores depend on the network's size.
     """
-    selection.require_reading(reading)
-    if tau <= 0:
+    require_choice("reading", reading, READINGS)
+    if not tau > 0:
         raise ValueError(f"tau must be positive, got {tau}")
     selection.require_weights(scores[chosen])
     if reading == "printed":
@@ -119,9 +119,7 @@ def weight_filtering(
     """Return a copy of the model that has forgotten the request, by Weight Filtering.
 
     Args:
-        task: what to forget, and of which model; its seed is that of the calibration sample, the perturbation, the
-            noise and the order of fine-tuning.
-        reading: printed, targeted or random (see `selection.READINGS`).
+        reading: printed, targeted or random (see `unlearning.READINGS`).
         calibration_split, num_calibration_images: what gradients are taken on; fine-tuning learns from that split.
         influence_solver, influence_damping, influence_noise_std: see `influence.image_influence`.
         influential_share: share of calibration images that the influence keeps.
@@ -131,16 +129,15 @@ def weight_filtering(
         num_rounds: rounds of filtering and fine-tuning.
         steps_per_round, epsilon: of fine-tuning, see `constrained_finetune`.
 
-    Raises:
-        ValueError: an argument out of range.
-
     Source: Hossain et al. (2025), Algorithms 1 and 3.
 
     Differs: see the steps; `targeted` filters where the score for the forgotten entries is high relative to the
     same score for the retained ones, the printed rule filters low scores.
     """
-    selection.require_reading(reading)
-    require_at_least("num_rounds", num_rounds, 1)
+    require_choice("reading", reading, READINGS)
+    require_at_least(1, num_rounds=num_rounds)
+    require_share(forget_share=forget_share, influential_share=influential_share)
+    require_at_least(0, tau=tau, filter_noise_std=filter_noise_std, steps_per_round=steps_per_round, epsilon=epsilon)
     unlearned = copy_of(task.model)
     forget_rows, retain_rows = selection.calibration_rows(
         task,

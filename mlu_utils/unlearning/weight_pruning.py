@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from mlu_utils.models import copy_of
+from mlu_utils.naming import require_at_least, require_choice, require_share
 from mlu_utils.requests import retain_loss
-from mlu_utils.training import predict_logits, require_at_least
-from mlu_utils.unlearning import curvature, importance, selection
+from mlu_utils.training import predict_logits
+from mlu_utils.unlearning import READINGS, curvature, importance, selection
 from mlu_utils.unlearning.constrained_finetune import constrained_finetune
 from mlu_utils.unlearning.task import Task
 
@@ -66,7 +67,7 @@ def assign_zones(
 
     Source: Hossain et al. (2025), Algorithm 2, step 3.
     """
-    selection.require_reading(reading)
+    require_choice("reading", reading, READINGS)
     low, high = scores < thresholds.low, scores >= thresholds.high
     zeroed, nudged = (low, high) if reading == "printed" else (high, low)
     zones = torch.full(scores.shape, SHRUNK, dtype=torch.int8, device=scores.device)
@@ -205,9 +206,7 @@ def weight_pruning(
     anew in each round.
 
     Args:
-        task: what to forget, and of which model; its seed is that of the calibration samples, a sampled Hessian and
-            the order of fine-tuning.
-        reading: printed, targeted or random (see `selection.READINGS`).
+        reading: printed, targeted or random (see `unlearning.READINGS`).
         calibration_split: what gradients are taken on and fine-tuning learns from.
         num_forget_images, num_retain_images: calibration images for the two losses.
         forget_hessian, retain_hessian, alpha, beta: see `pruning_scores`.
@@ -216,16 +215,16 @@ def weight_pruning(
         decay, reduced_rate: see `prune_weights`.
         steps_per_round, epsilon: of fine-tuning, see `constrained_finetune`.
 
-    Raises:
-        ValueError: an argument out of range.
-
     Source: Hossain et al. (2025), Algorithms 2 and 3.
 
     Differs: see the steps; `targeted` ranks W_f by importance for the forgotten entries relative to that for the
     retained ones and prunes from the top, the printed rule prunes from the bottom.
     """
-    selection.require_reading(reading)
-    require_at_least("num_rounds", num_rounds, 1)
+    require_choice("reading", reading, READINGS)
+    require_at_least(1, num_rounds=num_rounds)
+    require_share(forget_share=forget_share)
+    require_at_least(0, alpha=alpha, beta=beta, decay=decay, reduced_rate=reduced_rate)
+    require_at_least(0, steps_per_round=steps_per_round, epsilon=epsilon)
     unlearned = copy_of(task.model)
     forget_rows, retain_rows = selection.calibration_rows(
         task, num_forget_images=num_forget_images, num_retain_images=num_retain_images, split=calibration_split
