@@ -532,6 +532,9 @@ def test_names_that_nothing_answers_to_are_refused_before_any_work(project, monk
     change_profile(project, studies={"a": {"dataset": "orrl"}})
     assert run.main(["check"]) == 2
     assert "unknown data set 'orrl'" in capsys.readouterr().err
+    change_profile(project, studies={"a": {"architecture": "resnet81"}})
+    assert run.main(["check"]) == 2
+    assert "unknown architecture 'resnet81'" in capsys.readouterr().err
     calls = []
     monkeypatch.setattr(
         run.subprocess, "run", lambda command, **_: calls.append(command) or SimpleNamespace(returncode=2)
