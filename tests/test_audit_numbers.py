@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mlu_utils.scoring.audit_table import audit_numbers
+from mlu_utils.scoring.audit import audit_numbers
 
 
 def numbers(curves, **changes):

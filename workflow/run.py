@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     of = command("reproduce", reproduce, "run what is missing or out of date of a profile")
     of.add_argument("--cores", default="all", help="number of cores, or all")
     of.add_argument("snakemake", nargs="*", help="further arguments for snakemake, after --, e.g. -- --dry-run")
+    command("check", check, "look up every name in a profile")
     of = command("notebook", run_one, "run one notebook, unless its result is current")
     of.add_argument("notebook", help="name without suffix, e.g. 02_original_model")
     of.add_argument("--study", help="left out for a notebook that runs once per profile")
@@ -94,9 +95,10 @@ def reproduce(options: argparse.Namespace) -> int:
     command += ["--rerun-triggers", "params", "--rerun-incomplete", "--keep-going", "--nolock"]
     command += ["--quiet", "host", "progress", "rules", "--nocolor", *options.snakemake]
     with lock() as file:
-        if remove_outdated_markers(profile):
-            for name in profile.studies:
-                profile.study(name).check()
+        if remove_outdated_markers(profile):  # in a process of its own, which gives torch's memory back
+            checked = subprocess.run([sys.executable, __file__, "check", "--profile", profile.name], cwd=paths.ROOT)
+            if checked.returncode:
+                return checked.returncode
         # Nobody is at work: from here on our jobs may be, and Snakemake keeps the lock for them if we are killed.
         _take(file, fcntl.LOCK_SH)
         status = subprocess.run(command, cwd=paths.ROOT, pass_fds=(file.fileno(),)).returncode
@@ -105,6 +107,14 @@ def reproduce(options: argparse.Namespace) -> int:
             "reproduce stopped: see the error above. What is finished is kept; run it again to go on.", file=sys.stderr
         )
     return status
+
+
+def check(options: argparse.Namespace) -> None:
+    """Look up every data set, network, label and method that the profile's studies name."""
+    profile = Profile.load(options.profile)
+    notebooks.check_profile(profile)
+    for name in profile.studies:
+        profile.study(name).check()
 
 
 def remove_outdated_markers(profile: Profile) -> bool:

@@ -55,9 +55,9 @@ def refuse_shared_people(identity_fit: ArrayLike, identity_eval: ArrayLike) -> N
 def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int) -> np.ndarray:
     """Labels (n,) that say nothing about their row: the control that shows what an attacker finds by chance.
 
-    Unknown ones stay where they are. With identities, people swap their labels and not images, so that a label that is
-    constant within a person stays so. Permute the rows to fit and to test, with different seeds: against true labels a
-    chance direction along the label reads as an AUC far from one half. Source: control tasks (Hewitt and Liang, 2019).
+    Unknown ones stay. With identities, people swap their labels and not images, so that a label that is constant within
+    a person stays so. Permute the rows to fit and to test, with different seeds: against true labels a chance direction
+    along the label reads as an AUC far from one half. Source: control tasks (Hewitt and Liang, 2019).
     """
     labels = np.array(labels, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(labels))
@@ -76,8 +76,8 @@ def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, see
 def retained_label_inputs(labels: ArrayLike, forgotten: int) -> np.ndarray:
     """The true labels (n, K) other than the forgotten column, as input (n, 2 (K - 1)) of an attack.
 
-    For each retained label +1, -1 or 0 = unknown, then 1 where it is known and 0 where not. What is read out of these
-    is correlation between labels, which no unlearning can take from anyone who knows the retained labels.
+    For each +1, -1 or 0 = unknown, then 1 where it is known and 0 where not. What is read out of these is correlation,
+    which no unlearning can take from anyone who knows the retained labels.
     """
     (labels,) = checked(labels=(labels, "n K", "label"))
     if not -labels.shape[1] <= forgotten < labels.shape[1]:
@@ -162,17 +162,16 @@ def attack_table(
     """Attack every input of every model with every attacker, on the same rows and people.
 
     Args:
-        models: model -> input -> (features of the rows to fit (n, d), of the rows to test (m, d)). A random network is
-            one more model, the retained labels are one more input (`retained_label_inputs`).
+        models: model -> input -> features (n, d) and (m, d) of the rows to fit and to test. A random network is one
+            more model, the retained labels are one more input (`retained_label_inputs`).
         reference: the model whose AUC on the same input and attacker is subtracted, or None.
-        attackers: names in `probe.ATTACKERS`.
         is_permuted: control: both sets of labels are permuted first (`permuted_labels`); AUCs are near one half.
         identity_fit, identity_eval: both or neither; nobody may occur in both.
 
     Returns:
-        A row a model, input and attacker: these, is_permuted, the columns of `attribute_leak`, and those of the
-        one-sided `excess_leak`, nan where the reference has no such input. `leak_auc` lets the labels under test choose
-        the direction of a score, which on few rows favours the attacker; the others do not.
+        A row a model, input and attacker, with the columns of `attribute_leak` and of the one-sided `excess_leak`, nan
+        where the reference has no such input. `leak_auc` lets the labels under test choose the direction of a score,
+        which on few rows favours the attacker; the others do not.
     """
     if (identity_fit is None) != (identity_eval is None):
         raise ValueError("identity_fit and identity_eval belong together: give both or neither")

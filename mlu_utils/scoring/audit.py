@@ -1,8 +1,9 @@
 """What a deletion auditor asks: did it pass on data never used, and which method does best on the whole.
 
-Every threshold is the caller's: none is chosen here. Shapes as in `attribute_inference` and `membership`.
+Every threshold is the caller's. Shapes as in `attribute_inference` and `membership`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Unpack
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 from mlu_utils.scoring.arrays import check_name, checked
 from mlu_utils.scoring.attribute_inference import attribute_leak, excess_leak, split_by_identity
 from mlu_utils.scoring.bootstrap import Draws
+from mlu_utils.scoring.learning_curves import TARGET_SHARE, relearning_table
 from mlu_utils.scoring.membership import membership_leak, pooled
 from mlu_utils.scoring.probe import attack_logits
 
@@ -23,9 +25,9 @@ AUDIT_QUESTIONS = ("keeps_utility", "is_silent_in_output", "is_gone_from_feature
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether every check passed, and one row a check with value, interval, threshold and reason.
+    """Whether every check passed by its value, and one row a check with value, interval, threshold and reason.
 
-    A check passes by its value; `is_certain` says whether the whole interval lies on the same side of the threshold.
+    `is_certain` says whether the whole interval lies on the same side of the threshold.
     """
 
     passed: bool
@@ -64,8 +66,8 @@ def verify_unlearning(
 ) -> Verification:
     """The secondary verification of WF and WP: attribute and membership inference on shadow data.
 
-    An attacker (`probe.ATTACKERS`) learns the forgotten label (n,), 1, 0 or nan, on half of the shadow people and is
-    tested on the other half. The membership attack compares images that were learned from with shadow images.
+    An attacker (`probe.ATTACKERS`) learns the forgotten label (n,) on half of the shadow people and is tested on the
+    other half. The membership attack compares images that were learned from with shadow images.
 
     Args:
         features, reference_features: (n, d) and (n, e) of the shadow images under the unlearned and the retrained
@@ -76,8 +78,8 @@ def verify_unlearning(
         max_excess_auc: largest AUC above the retrained model's.
 
     Source: Hossain et al. (2025), Algorithm 1, step 7: "verify with AIA and MIA on shadow data".
-    Differs: the paper gives neither attacker nor threshold; and a label that correlates with retained ones can be read
-    from the retrained model too, so that only the excess speaks about unlearning.
+    Differs: the paper gives neither attacker nor threshold. A label that correlates with retained ones can be read from
+    Retrain too, so that only the excess speaks about unlearning.
     """
     limits = {
         "attribute": (max_attribute_auc, 0.5),
@@ -113,6 +115,61 @@ def verify_unlearning(
     return Verification(bool(table.passed.all()), table)
 
 
+def audit_numbers(
+    logits: Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    forgotten: int,
+    *,
+    test_rows: ArrayLike,
+    attacked_rows: ArrayLike,
+    identity: ArrayLike,
+    feature_leaks: Mapping[str, float],
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    seconds: Mapping[str, float],
+    seed: int,
+    original: str = "Original",
+    reference: str = "Retrain",
+) -> dict[str, dict[str, float]]:
+    """What `audit_table` takes: the five numbers of each model, of a request for one label.
+
+    Args:
+        logits: model -> (N, K), of those to judge.
+        labels: (N, K), 1, 0 or nan.
+        forgotten: column of the forgotten label.
+        test_rows: images on which the retained accuracy counts.
+        attacked_rows: images on which the forgotten label is read from its own logit.
+        identity: int (N,), the person on each.
+        feature_leaks: model -> largest max(AUC, 1 - AUC) of an attack on its features.
+        curves: model -> (steps, balanced accuracies) of relearning, the original's among them; relearned is what comes
+            up to `TARGET_SHARE` of its score.
+        seconds: model -> unlearning time.
+
+    Returns:
+        model -> name -> number. Relearning steps are infinite where the curve ends below the target and the
+        reference's does not; where both do, the last step stands for both.
+    """
+    labels = np.asarray(labels, dtype=np.float64)
+    kept = np.delete(labels, forgotten, axis=1)[test_rows]
+    known = ~np.isnan(kept)
+    steps = relearning_table(curves, target=TARGET_SHARE * curves[original][1][0], reference=reference)
+    steps = steps.set_index("method")
+    is_open = steps.is_censored & ~steps.is_censored[reference]
+    leak_options = {"identity": np.asarray(identity)[attacked_rows], "seed": seed, "num_resamples": 20}
+    numbers = {}
+    for model, own in logits.items():
+        own = np.asarray(own)
+        right = (np.delete(own, forgotten, axis=1)[test_rows] > 0) == (kept > 0)
+        leak = attribute_leak(own[attacked_rows, forgotten], labels[attacked_rows, forgotten], **leak_options)
+        numbers[model] = {
+            "retained_accuracy": float(right[known].mean(dtype=np.float32)),
+            "output_leak_auc": leak["leak_auc"],
+            "feature_leak_auc": float(feature_leaks[model]),
+            "relearning_steps": math.inf if is_open[model] else float(steps.steps[model]),
+            "unlearning_time_s": seconds[model],
+        }
+    return numbers
+
+
 def audit_table(
     numbers: Mapping[str, Mapping[str, float]],
     *,
@@ -129,14 +186,14 @@ def audit_table(
         numbers: method -> number of each of `AUDIT_COLUMNS`. Leaks are max(AUC, 1 - AUC), from all outputs and from the
             best attacked features; infinite relearning_steps = not relearned within the curve; nan = not measured.
         reference: the retrained model's row; it is shown and judged like the others.
-        max_utility_loss: how much retained accuracy may fall below the reference's.
-        max_output_excess, max_feature_excess: how far the leaks may lie above the reference's.
+        max_utility_loss, max_output_excess, max_feature_excess: how far retained accuracy may fall below the
+            reference's, and the leaks may lie above.
         min_relearning_ratio, max_time_share: least relearning steps and most time, over the reference's.
 
     Returns:
-        One row a method, best first: rank, method, `AUDIT_COLUMNS`, the answers to `AUDIT_QUESTIONS` (None where not
-        measured, which does not count as passed), num_passed, passed (all five). Rank: more answers passed, then
-        smaller leak from features, then higher retained accuracy, then less time; equal methods share a rank.
+        One row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not
+        measured, which is not passed), num_passed, passed (all). Rank: more answers passed, then smaller leak from
+        features, then higher retained accuracy, then less time; equal methods share a rank.
 
     >>> limits = dict(max_utility_loss=0, max_output_excess=0, max_feature_excess=0, min_relearning_ratio=1)
     >>> audit_table({"Retrain": dict(zip(AUDIT_COLUMNS, (0.9, 0.6, 0.7, 9, 60)))}, **limits).num_passed.item()

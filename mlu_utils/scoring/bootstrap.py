@@ -109,9 +109,7 @@ def interval(samples: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]
         raise ValueError(f"level must lie in (0, 1), got {level}")
     defined = samples[~np.isnan(samples)]
     if 2 * defined.size < samples.size or not defined.size:
-        raise ValueError(
-            f"the score is defined on {defined.size} of {samples.size} resamples only: too few rows or people"
-        )
+        raise ValueError(f"the score is defined on {defined.size} of {samples.size} resamples only: too few rows")
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -134,10 +132,7 @@ def spread(names: Sequence[str], values: ArrayLike, samples: np.ndarray, *, leve
 
 
 def folded_auc(result: Mapping[str, float]) -> dict[str, float]:
-    """leak_auc = max(AUC, 1 - AUC) with the folded interval: what an attacker has who may read a score backwards.
-
-    An interval that contains one half keeps .5 as its lower end: the data do not tell that there is a leak.
-    """
+    """leak_auc = max(AUC, 1 - AUC) and its folded interval, which begins at .5 where the AUC's holds one half."""
     value, low, high = (result[name] for name in ("auc", "auc_low", "auc_high"))
     return {
         "leak_auc": max(value, 1 - value),

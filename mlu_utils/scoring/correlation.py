@@ -59,16 +59,14 @@ def change_along_phi(
 ) -> dict[str, float | np.ndarray]:
     """Slope of a retained label's change in |phi|, from each label against itself at other strengths.
 
-    Least squares of change_i = a_label(i) + b |phi_i|. With an intercept a label, an easy label that happens to
-    correlate does not pass for an effect of correlation. Result i, of m, is one retained label's under one model: phi
-    its correlation with the forgotten one in the data of that model, change for example its accuracy minus the original
-    model's. Models (numbers) are drawn, not results: those of one model share its luck.
+    Least squares of change_i = a_label(i) + b |phi_i| (within groups: Mundlak, 1978), so that an easy label that
+    happens to correlate does not pass for an effect of correlation. Result i, of m, is one retained label's under one
+    model: phi its correlation with the forgotten one in the data of that model, change for example its accuracy minus
+    the original model's. Models (numbers) are drawn, not results: those of one model share its luck.
 
     Returns:
         slope (change per unit of |phi|), slope_low, slope_high; and the line to draw: arrays phi, from 0 to the largest
         |phi|, change, change_low, change_high, at the labels' mean intercept.
-
-    Source: least squares within groups (Mundlak, 1978); cluster bootstrap (Davison and Hinkley, 1997, section 3.8).
     """
     label = np.unique(label, return_inverse=True)[1]
     phi, change, label, model = checked(

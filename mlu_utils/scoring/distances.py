@@ -1,7 +1,6 @@
 """How close the outputs of two models are on the same images; of an unlearned model to Retrain above all.
 
-Report the original model's distance to Retrain beside it: where the two hardly differ, every distance is small.
-Shapes: n images in the same order for both models, K labels or C classes. `logits` (n, K) or (n, C), finite.
+Report the original model's distance beside it. Shapes: n images, K labels or C classes; `logits` (n, K) or (n, C).
 """
 
 import numpy as np
@@ -18,10 +17,9 @@ KLOM_FLOOR = 1e-5  # added to every bin's share: the largest KL is then about lo
 def label_js(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
     """Jensen-Shannon divergence of each label's Bernoulli distribution, mean over images: (K,) in [0, ln 2], nats.
 
-    JS(p, q) = KL(p, m) / 2 + KL(q, m) / 2, m = (p + q) / 2. Average over retained labels, read the forgotten one apart.
-
-    Source: Lin (1991); sum over outcomes, mean over images. Differs: published code also divides by the number of
-    outcomes, or normalises over the whole matrix; its values are orders of magnitude too small.
+    JS(p, q) = KL(p, m) / 2 + KL(q, m) / 2, m = (p + q) / 2 (Lin, 1991), summed over outcomes. Published code also
+    divides by the number of outcomes, or normalises over the whole matrix; its values are orders of magnitude too
+    small.
 
     >>> label_js([[0.0, 900.0]], [[0.0, -900.0]]).round(4)
     array([0.    , 0.6931])
@@ -74,9 +72,8 @@ def class_agreement(logits_a: ArrayLike, logits_b: ArrayLike) -> float:
 def klom(phi: ArrayLike, reference_phi: ArrayLike) -> np.ndarray:
     """KL divergence of margins: per image, between histograms of its confidence over unlearned and retrained models.
 
-    Confidences (`membership`) are (S, n) and (R, n), of two or more models each; the result is (n,), nats. Report mean
-    and 95th percentile over forget, retain and unseen images apart. Under equal distributions it falls with S and is
-    not 0: give it beside that of two halves of the references.
+    Confidences (`membership`) are (S, n) and (R, n), of two or more models each; the result is (n,), nats. Under equal
+    distributions it falls with S and is not 0: give it beside that of two halves of the references.
 
     Source: Rinberg et al. (2025), data-unlearning benchmark: 20 bins, confidences clipped to +-100, 1e-5 added.
     Differs: the bins of an image span its own values under both kinds of models; shares sum to 1 after the floor.

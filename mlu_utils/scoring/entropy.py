@@ -1,6 +1,5 @@
 """Entropy of the outputs, and whether it gives forgotten data away (the Streisand effect).
 
-Groups that are compared are never standardised: that would hide the very shift one looks for.
 Shapes: n images, K labels, C classes. `logits` (n, K) or (n, C), finite; entropies (n,) in nats.
 """
 
@@ -47,9 +46,8 @@ def log_entropy(entropy: ArrayLike) -> np.ndarray:
 
 
 def modified_label_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Modified entropy of each binary label (1, 0 or nan) of each image, (n, K), low where the model is sure and right.
+    """Modified entropy of each binary label of each image, (n, K): -2 (1 - p_y) log p_y; nan where unknown.
 
-    For two classes of which y is true: -(1 - p_y) log p_y - p_other log(1 - p_other) = -2 (1 - p_y) log p_y.
     Source: Song and Mittal (2021), Systematic Evaluation of Privacy Risks of Machine Learning Models, section 3.2.
     """
     logits, labels = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"))
@@ -61,9 +59,8 @@ def modified_label_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
 def modified_class_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Modified entropy of each image, (n,): -(1 - p_y) log p_y - sum over i != y of p_i log(1 - p_i).
 
-    Source: Song and Mittal (2021), section 3.2.
-    Differs: a widely copied implementation overwrites the columns of all labels that occur for all rows, and takes
-    log p_i where the formula has log(1 - p_i).
+    Source: Song and Mittal (2021). A widely copied implementation overwrites the columns of all labels that occur for
+    all rows, and takes log p_i where the formula has log(1 - p_i).
     """
     logits, labels = known_classes(logits, labels)
     margins = class_margins(logits)  # log p = -log(1 + exp -m), log(1 - p) = -log(1 + exp m)
@@ -78,13 +75,14 @@ def streisand(
 ) -> dict[str, float]:
     """How far two groups of entropies differ, in either direction: too sure gives data away as much as too unsure.
 
-    Entropies (n,) are of the data that may stand out, such as the forgotten ones under the unlearned model; those of
-    reference (m,) of what they should look like: unseen data, or the same data under Retrain.
+    The first (n,) are of the data that may stand out, such as the forgotten ones under the unlearned model, the others
+    (m,) of what they should look like: unseen data, or the same data under Retrain. They are not standardised: that
+    would hide a shift.
 
     Returns:
-        mean_entropy_gap: mean minus the reference's, nats; ks, ks_p_value: two-sided Kolmogorov-Smirnov statistic in
-        [0, 1] and its p-value; auc: P(entropy > reference's), ties half, .5 = none the wiser, and leak_auc = max(auc, 1
-        - auc), each with `_low` and `_high`. LoTUS standardises the groups, which hides shifts.
+        mean_entropy_gap: mean minus the reference's, nats; ks, ks_p_value: two-sided Kolmogorov-Smirnov test; auc:
+        P(entropy > reference's), ties half, .5 = none the wiser, and leak_auc = max(auc, 1 - auc), each with `_low` and
+        `_high`.
     """
     groups = checked(entropies=(entropy, "n"), reference_entropies=(reference_entropy, "m"))
     test = ks_2samp(*groups)
@@ -96,13 +94,9 @@ def streisand(
         return weighted_auc(pooled, weights * is_first, weights * ~is_first)[:, None]
 
     result = with_intervals(("auc",), statistic, pooled.size, seed=seed, **draws)
-    return {
-        "mean_entropy_gap": float(np.sort(groups[0]).mean() - np.sort(groups[1]).mean()),
-        "ks": float(test.statistic),
-        "ks_p_value": float(test.pvalue),
-        **result,
-        **folded_auc(result),
-    }
+    gap = float(np.sort(groups[0]).mean() - np.sort(groups[1]).mean())
+    found = {"mean_entropy_gap": gap, "ks": float(test.statistic), "ks_p_value": float(test.pvalue)}
+    return found | result | folded_auc(result)
 
 
 def streisand_table(
@@ -115,9 +109,9 @@ def streisand_table(
 ) -> pd.DataFrame:
     """One row of numbers for each panel (model and group) of the entropy figure.
 
-    Entropies are model -> group ("train", "test", "forget", "unseen") -> (n,). Each group is compared with the group
-    of images that nobody trained on, and with the same group of the reference model, unless that is None. Columns:
-    model, group, versus (the unseen group's or the reference's name), num_images and those of `streisand`.
+    Entropies are model -> group ("train", "test", "forget", "unseen") -> (n,). Each group is compared with that of
+    unseen images, and with the same group of the reference model, unless that is None. Columns: model, group, versus
+    (the unseen group's or the reference's name), num_images and those of `streisand`.
     """
     if reference is not None:
         check_name("reference", reference, entropies)

@@ -1,7 +1,6 @@
 """Forgetting quality of the NeurIPS 2023 unlearning challenge: epsilon per example between two sets of models.
 
-It says how well an attacker who sees one confidence tells unlearned models from retrained ones. Never compare it
-across numbers of models: with N of a kind, epsilon ends near ln(N - 1), 1.9 for N = 8 and 6.2 for N = 512.
+Never compare it across numbers of models: with N of a kind, epsilon ends near ln(N - 1), 1.9 for N = 8, 6.2 for 512.
 """
 
 import numpy as np

@@ -20,8 +20,7 @@ def steps_to_reach(steps: ArrayLike, values: ArrayLike, target: float) -> tuple[
     """First number of steps after which the score is at least the target, and whether the curve is censored.
 
     Censored = never reached; the number is then the last step, and at least one more is needed. 0 = nothing has been
-    forgotten. With an evaluation every m steps the number may be up to m - 1 too large. Source: Chundawat et al.
-    (2023), Zero-Shot Machine Unlearning, section 5, where the target is .95 times the original model's score.
+    forgotten. With an evaluation every m steps the number may be up to m - 1 too large.
 
     >>> steps_to_reach([0, 1, 2, 3], [0.5, 0.6, 0.9, 0.8], 0.85), steps_to_reach([0, 1], [0.5, 0.6], 0.85)
     ((2, False), (1, True))
@@ -41,9 +40,11 @@ def anamnesis_index(
     """Steps to relearn over the retrained model's steps, and how to read the ratio.
 
     It is "exact", "at least" (the unlearned model's curve is censored), "at most" (the reference's is) or "unknown"
-    (both are, or both need 0 steps; then nan). 1 = as slow as a model that never saw the label; below 1 = residual
-    knowledge; far above 1 = forced forgetting that may itself be noticed. Source: Chundawat et al. (2023), equation 6,
-    where a censored number of steps passes for the number of steps.
+    (both are, or both need 0 steps; the ratio is then nan). 1 = as slow as a model that never saw the label; below 1 =
+    residual knowledge; far above 1 = forced forgetting that may itself be noticed.
+
+    Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning, equation 6.
+    Differs: theirs takes a censored number of steps for the number of steps.
     """
     if steps < 0 or reference_steps < 0:
         raise ValueError(f"steps {steps} and {reference_steps}: expected at least 0")
@@ -58,26 +59,21 @@ def relearning_table(
 ) -> pd.DataFrame:
     """One row a method: steps to relearn, censoring, anamnesis index, and the score averaged over the curve.
 
-    Curves are method -> (steps, values), all over the same images, labels and learning rate. Columns: method,
-    start_value, steps, is_censored, anamnesis_index, index_is, mean_value (mean over steps, by the trapezoid rule, up
-    to the shortest curve's end) and mean_value_gap (minus the reference's; above 0 = relearns faster). The means need
-    no target and are never censored.
+    Curves are method -> (steps, values), all over the same images, labels and learning rate. mean_value is the mean
+    over steps, by the trapezoid rule, up to the shortest curve's end; mean_value_gap is it minus the reference's, above
+    0 = relearns faster. The means need no target and are never censored.
     """
     check_name("reference", reference, curves)
     reached = {name: steps_to_reach(*curve, target) for name, curve in curves.items()}
     end = min(int(np.asarray(steps)[-1]) for steps, _ in curves.values())
     rows = []
     for name, (steps, values) in curves.items():
-        index, kind = anamnesis_index(
-            reached[name][0],
-            reached[reference][0],
-            is_censored=reached[name][1],
-            reference_is_censored=reached[reference][1],
-        )
+        (own, own_ends), (other, other_ends) = reached[name], reached[reference]
+        index, kind = anamnesis_index(own, other, is_censored=own_ends, reference_is_censored=other_ends)
         steps, values = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
         inside = np.append(steps[steps < end], end)
         mean = trapezoid(np.interp(inside, steps, values), inside) / end if end else values[0]
-        rows.append((name, float(values[0]), *reached[name], index, kind, float(mean)))
+        rows.append((name, float(values[0]), own, own_ends, index, kind, float(mean)))
     columns = ["method", "start_value", "steps", "is_censored", "anamnesis_index", "index_is", "mean_value"]
     table = pd.DataFrame(rows, columns=columns)
     table["mean_value_gap"] = table.mean_value - float(table.mean_value[table.method == reference].iloc[0])

@@ -3,7 +3,7 @@
 Signals of an image (logit-scaled confidence, loss) become membership scores (n,), higher = likelier a member, and one
 function reads them all: `membership_leak`. Shapes: n images, K labels, C classes, S shadow models, which come as their
 outputs. Confidences phi are (n,) or (n, K), those of shadows (S, n) or (S, n, K); nan = unknown label. `identity`, seed
-and draws are those of `bootstrap`. What breaks the stated shapes, types and ranges is refused with a ValueError.
+and draws are those of `bootstrap`. What breaks shapes, types and ranges is refused with a ValueError.
 """
 
 from typing import Unpack
@@ -28,14 +28,15 @@ _NUM_SPLITS = 10  # of the logistic attack, as in the MUFAC protocol
 def label_confidence(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Logit-scaled confidence of each binary label, (n, K): phi = log p_y - log(1 - p_y) = (2 y - 1) z, exactly.
 
-    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, section IV-C, one an image.
+    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, section IV-C.
+    Differs: a phi for each label, where theirs is one for each image.
     """
     logits, labels = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"))
     return (2 * labels - 1) * logits
 
 
 def class_confidence(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Logit-scaled confidence of the true class, (n,): phi = log p_y - log sum over i != y of p_i; from the logits."""
+    """Logit-scaled confidence of the true class, (n,): phi = log p_y - log sum over i != y of p_i."""
     logits, labels = known_classes(logits, labels)
     return class_margins(logits)[np.arange(len(labels)), labels]
 
@@ -54,10 +55,9 @@ def membership_leak(
     """How well scores tell members, bool (n,), from others, with bootstrap intervals; after Carlini et al. (2022).
 
     auc: .5 = nothing, below .5 = over-unlearned: the "members" look stranger than the others; best_balanced_accuracy:
-    max over thresholds of (TPR + 1 - FPR) / 2, chosen on these very rows, so above .5 even for noise
-    (`null_on_halves`); tpr_at_fpr_0.01 and tpr_at_fpr_0.001: largest TPR whose FPR is at most that, which with fewer
-    than 1 / rate non-members means none; leak_auc = max(auc, 1 - auc); each with `_low` and `_high`; num_members,
-    num_nonmembers.
+    max over thresholds of (TPR + 1 - FPR) / 2, chosen on these very rows (see `null_on_halves`); tpr_at_fpr_0.01 and
+    _0.001: largest TPR whose FPR is at most that; leak_auc = max(auc, 1 - auc); each with `_low` and `_high`;
+    num_members, num_nonmembers.
 
     >>> membership_leak([3.0, 2.0, 1.0, 0.0], [True, True, False, False], seed=0)["auc"]
     1.0
@@ -84,7 +84,7 @@ def null_on_halves(
     """What `membership_leak` gives where there is nothing to find: random halves of two or more unseen images.
 
     Each of `MEMBERSHIP_METRICS`: mean over the splits, and the share `level` of the splits between `_low` and `_high`.
-    With sets of other sizes, the null of best_balanced_accuracy and of the rates is another one.
+    For sets of other sizes the null of best_balanced_accuracy and of the rates is another one.
     """
     scores = np.asarray(scores, dtype=np.float64)
     scores, _, identity = _labelled(scores, np.arange(scores.size) == 0, identity)
@@ -100,8 +100,8 @@ def null_on_halves(
 def loss_threshold_attack(losses: ArrayLike, is_member: ArrayLike, *, threshold: float) -> dict[str, float]:
     """accuracy, balanced_accuracy, tpr and fpr of calling an image a member if its loss is below the threshold.
 
-    Source: Yeom et al. (2018), Privacy Risk in Machine Learning, adversary 1: the mean training loss; no coin is
-    thrown.
+    Source: Yeom et al. (2018), Privacy Risk in Machine Learning, adversary 1, with the mean training loss as threshold.
+    Differs: a fixed threshold instead of a coin weighted with the loss bound.
     """
     losses, is_member, _ = _labelled(losses, is_member)
     called = losses < threshold
@@ -113,9 +113,9 @@ def loss_threshold_attack(losses: ArrayLike, is_member: ArrayLike, *, threshold:
 def logistic_loss_attack(losses: ArrayLike, is_member: ArrayLike, *, seed: int = 0) -> dict[str, float]:
     """Accuracy of a logistic regression that tells forgotten images (members) from unseen ones by their loss.
 
-    It is the mean over 10 stratified splits with 10 % to test; forgetting_score = |accuracy - .5|, 0 = nothing found;
-    accuracy_sd over the splits; num_members and num_nonmembers that were used, at least ten of each. Losses that are
-    too low or too high both count, and one threshold misses much: read `membership_leak` beside it.
+    It is the mean over 10 stratified splits with 10 % to test; forgetting_score = |accuracy - .5|; num_members and
+    num_nonmembers that were used, at least ten of each. Losses that are too low or too high both count, and one
+    threshold misses much: read `membership_leak` beside it.
 
     Source: MUFAC / MUCAC protocol (Choi and Na, 2023), after the starting kit of the NeurIPS 2023 challenge.
     Differs: the larger set is truncated at random to the size of the smaller; the protocol truncates the members only.
@@ -149,9 +149,8 @@ def lira(
     image. A global variance is one a label and not an image and label, better below some 64 shadows.
 
     Source: Carlini et al. (2022), Algorithm 1; medians as means as in its code.
-    Differs: several labels make a diagonal Gaussian. The global variance is that among an image's shadows, in and out
-    apart; the authors' code pools all members, which adds the differences between images. Offline adds up -log P over
-    labels (Fisher's method); for one label it ranks as 1 - P does.
+    Differs: several labels make a diagonal Gaussian; offline adds up -log P over labels (Fisher's method). The global
+    variance is that among an image's shadows, in and out apart; the authors' code pools all members.
     """
     check_name("variant", variant, ("online", "offline"))
     if variant == "online":
@@ -173,8 +172,10 @@ def u_lira(
     """Likelihood ratio (n,) of each image, as in `lira`: learned, then unlearned, against never trained on.
 
     Every shadow that learned was unlearned with the method and values of the attacked model. The masks are bool (S, n);
-    a shadow that still remembers an image is in neither state for it. Source: Hayes et al. (2024), Inexact Unlearning
-    Needs More Careful Evaluations to Avoid a False Sense of Privacy; no code of theirs is known, Ruli takes kernels.
+    a shadow that still remembers an image is in neither state for it.
+
+    Source: Hayes et al. (2024), Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy.
+    Differs: Gaussians as in `lira`, where Ruli uses kernel densities; no code of the authors is known.
     """
     if np.logical_and(is_unlearned, is_never_trained).any():
         raise ValueError("a shadow is both unlearned and never trained for an image: one of the two masks is wrong")
@@ -185,8 +186,8 @@ def u_lira(
 def lira_leave_pair_out(shadow_phi: ArrayLike, shadow_is_member: ArrayLike, **options: object) -> np.ndarray:
     """Attack each shadow with all others but the one that learned the other half: scores (S, n); options of `lira`.
 
-    Of shadows that were unlearned, this is `u_lira`. Shadows 2k and 2k + 1 are complementary (`attacks.stacked`), so
-    that each attack has as many shadows on either side: else noise would have an AUC of .48 with 16 shadows.
+    Of shadows that were unlearned, this is `u_lira`. Shadows 2k and 2k + 1 are complementary (`attacks.stacked`). Were
+    only the attacked shadow left out, its own side would have one shadow fewer and noise an AUC of .48 with 16 shadows.
     """
     phi, is_member = np.asarray(shadow_phi, dtype=np.float64), complementary_pairs(shadow_is_member)
     if len(is_member) < 4:
@@ -205,10 +206,8 @@ def complementary_pairs(is_member: ArrayLike) -> np.ndarray:
     same = is_member[::2] == is_member[1::2]
     if same.any():
         pair, image = np.argwhere(same)[0].tolist()
-        raise ValueError(
-            f"of shadows {2 * pair} and {2 * pair + 1} not exactly one learned from image {image}: deal an even number "
-            "of images with attacks.stacked.random_halves"
-        )
+        which = f"of shadows {2 * pair} and {2 * pair + 1} not exactly one learned from image {image}"
+        raise ValueError(f"{which}: deal an even number of images with attacks.stacked.random_halves")
     return is_member
 
 
@@ -222,10 +221,11 @@ def shuffled_pairs(is_member: ArrayLike, *, seed: int) -> np.ndarray:
 def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
     """Membership scores of people, (U,) or (S, U), from those of their images, (n,) or (S, n): the mean.
 
-    `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. The mean log-likelihood ratio
-    ranks people as that of the whole set does when images are independent and equally many; a sum would rank by their
-    number.
-    Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models, with ratios of `lira` for theirs.
+    `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. For equally many images the mean
+    log-likelihood ratio ranks people as that of the whole set does; a sum would rank by their number.
+
+    Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models.
+    Differs: ratios of `lira`, between models with and without the person; theirs divide by one reference model.
     """
     scores = np.asarray(scores, dtype=np.float64)
     _, unit = checked(scores=(np.atleast_2d(scores), "S n"), units=(unit, "n", "whole"))
@@ -291,12 +291,11 @@ def rmia(
 ) -> np.ndarray:
     """Share of population images that an image dominates, (n,) in [0, 1]: made for one to four reference models.
 
-    With p = exp(-loss) and p_out(x) its mean over the references that did not learn from x: ratio(x) = p(x) / (((1 + a)
-    p_out(x) + (1 - a)) / 2); score = share of z with ratio(x) / ratio(z) > gamma >= 1.
-
-    Losses are (n,), (S, n), (m,) and (S, m), at least 0, the mean over several labels: losses, not probabilities. The
-    population are images that no model learned from. Choose the offset a in [0, 1] with `rmia_offset`, never on the
-    images under attack. Source: Zarifzadeh, Liu and Shokri (2024), Low-Cost High-Power Membership Inference Attacks.
+    With p = exp(-loss) and p_out(x) its mean over the references that did not learn from x, ratio(x) = p(x) / (((1 + a)
+    p_out(x) + (1 - a)) / 2); score = share of z with ratio(x) / ratio(z) > gamma >= 1. Losses are (n,), (S, n), (m,)
+    and (S, m), at least 0, the mean over several labels: losses, not probabilities. The population are images that no
+    model learned from. Choose the offset a in [0, 1] with `rmia_offset`, never on the images under attack. Source:
+    Zarifzadeh, Liu and Shokri (2024), Low-Cost High-Power Membership Inference Attacks.
     """
     if not 0 <= offset <= 1 or gamma < 1:
         raise ValueError(f"offset {offset} and gamma {gamma}: expected an offset in [0, 1] and gamma at least 1")
@@ -309,10 +308,7 @@ def rmia(
 def rmia_offset(
     reference_losses: ArrayLike, reference_is_member: ArrayLike, population_reference_losses: ArrayLike
 ) -> float:
-    """The offset in 0, .1, ..., 1 of `rmia` that best attacks the first of S >= 2 references with the others, by AUC.
-
-    Source: Zarifzadeh, Liu and Shokri (2024): tuned on a paired model whose members are known.
-    """
+    """The offset in 0, .1, ..., 1 of `rmia` that best attacks the first of S >= 2 references with the others."""
     losses, population = np.asarray(reference_losses), np.asarray(population_reference_losses)
     if len(losses) < 2:
         raise ValueError(f"{len(losses)} reference model: tuning attacks one with the others, so it needs two")

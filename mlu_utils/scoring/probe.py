@@ -1,7 +1,6 @@
 """Can a label be read out of features? The attackers that are fitted to them: a linear one and a small network.
 
-Shapes: `features` (n, d) finite, `labels` (n,), 1, 0 or nan = unknown, which is dropped. The caller extracts features
-and keeps people apart.
+Shapes: `features` (n, d) finite, `labels` (n,), 1, 0 or nan = unknown, dropped. The caller keeps people apart.
 """
 
 import warnings
@@ -39,8 +38,8 @@ def linear_probe(
     exceeds the same probe's value on Retrain is failed unlearning.
 
     Source: linear probes on frozen features (Alain and Bengio, 2017): standardised, L2 penalty, classes of equal mass.
-    Differs: C is the best of `INVERSE_PENALTIES` by mean AUC over three inner folds, dealt by the seed. These folds do
-    not keep people apart, which can only make the attack weaker.
+    Differs: C is the best of `INVERSE_PENALTIES` by mean AUC over three inner folds, dealt by the seed. They do not
+    keep people apart, which can only make the attack weaker.
     """
     features_eval, labels_eval = _known_rows(features_eval, labels_eval, "eval", 1)
     logits = attack_logits(features_fit, labels_fit, features_eval, seed=seed)
@@ -54,11 +53,9 @@ def attack_logits(
     """What an attacker fitted on some rows says about others: (m,) log-odds of label 1, positive = predicts 1.
 
     At least three labels to fit are known of each class. "linear": see `linear_probe`; "mlp": one hidden layer of 64
-    ReLU units on standardised features, rows of the rarer class repeated until both weigh the same, started by the
-    seed.
-
-    Source: Hewitt and Liang (2019), Designing and Interpreting Probes.
-    Differs: the mlp has a fixed number of steps and a fixed penalty; a better attacker may exist.
+    ReLU units on standardised features, rows of the rarer class repeated until both weigh the same, a fixed number of
+    steps and a fixed penalty; a better attacker may exist. Source: Hewitt and Liang (2019), Designing and Interpreting
+    Probes.
 
     >>> x = np.linspace(-1, 1, 40)[:, None]
     >>> attack_logits(x, np.abs(x[:, 0]) > 0.5, [[0.0], [1.0]], attacker="mlp", seed=0) > 0

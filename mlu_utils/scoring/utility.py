@@ -1,8 +1,8 @@
 """How well labels are predicted: the numbers of the paper's Tables 2 to 5, and whether an inverted label still leaks.
 
-The scores in `SCORES` take logits (n,), finite, and labels (n,), 1, 0 or nan = unknown, which is dropped; they return a
-number in [0, 1]. Other shapes and values, and labels that lack a class which the score needs, are refused with a
-ValueError. A label is predicted where its logit is above 0: a probability of one half predicts nothing.
+The scores in `SCORES` take logits (n,), finite, and labels (n,), 1, 0 or nan = unknown, which is dropped, and return a
+number in [0, 1]. What breaks this, or lacks a class that the score needs, is refused with a ValueError. A label is
+predicted where its logit is above 0: a probability of one half predicts nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from mlu_utils.scoring.arrays import NEEDS, checked, known_classes, known_entries
 
 # The scores whose mean over labels means something when base rates differ from label to label.
-_MEAN_SCORES = ("accuracy", "balanced_accuracy", "auc")
+MEAN_SCORES = ("accuracy", "balanced_accuracy", "auc")
 _NAN = float("nan")
 
 
@@ -46,8 +46,8 @@ def balanced_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
 def auc(logits: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve: P(logit of a positive > logit of a negative), ties counting one half.
 
-    Exactly .5 for a constant logit; below .5 the ranking is inverted and leaks just as much. Source: Hanley and McNeil
-    (1982), from mid-ranks; `sklearn.metrics.roc_auc_score` takes logits that differ by a rounding error for equal.
+    Below .5 the ranking is inverted and leaks just as much. Source: Hanley and McNeil (1982), from mid-ranks;
+    `sklearn.metrics.roc_auc_score` takes logits that differ by a rounding error for equal.
 
     >>> auc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
     0.875
@@ -60,10 +60,7 @@ def auc(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def flip_safe_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Accuracy max(a, 1 - a) of whoever may read the prediction backwards, in [.5, 1].
-
-    A head without information reaches the share of the commoner class: read it beside the AUC and Retrain's value.
-    """
+    """Accuracy max(a, 1 - a) of whoever may read the prediction backwards; compare with Retrain's, see the AUC."""
     value = accuracy(logits, labels)
     return max(value, 1.0 - value)
 
@@ -88,10 +85,10 @@ def label_scores(
     entries; all False gives the original's plain scores.
 
     Returns:
-        Records {"label", "metric", "value"} in label order: each score over all known entries of a label; where these
-        are forgotten in part, also of either part, as `forgotten_<score>` and `retained_<score>`; at last, as labels
-        "retained" and "forgotten", the means over labels of accuracy, balanced_accuracy and auc on the entries of that
-        kind. A score that lacks a class is nan and left out of the means.
+        Records {"label", "metric", "value"}: each score over all known entries of a label; where these are forgotten in
+        part, also of either part, as `forgotten_<score>` and `retained_<score>`; at last, as labels "retained" and
+        "forgotten", the means over labels of `MEAN_SCORES` on the entries of that kind. A score that lacks a class is
+        nan and left out of the means.
     """
     mask = np.asarray(forgotten)
     logits, labels, mask = checked(
@@ -115,7 +112,7 @@ def label_scores(
                 if is_partial:
                     records += _records(name, scores, f"{part_name}_")
     for part_name, columns in parts.items():
-        for metric in _MEAN_SCORES if columns else ():
+        for metric in MEAN_SCORES if columns else ():
             values = [scores[metric] for scores in columns if not np.isnan(scores[metric])]
             records += _records(part_name, {metric: float(np.mean(values)) if values else _NAN})
     return records
@@ -127,13 +124,9 @@ def class_scores(
     """Scores of a single-label classifier: retained and forgotten images, and each class against the rest.
 
     A class is predicted where its logit exceeds every other; a tie for the first place predicts nothing. Arrays are
-    logits (n, C), labels (n,), integers in [0, C), and forgotten_mask, bool (n,), True = this image had to be
-    forgotten.
-
-    Returns:
-        Records {"label", "metric", "value"}: per class recall, false_positive_rate, balanced_accuracy and auc (of its
-        `class_margins`), nan where images of the class or of the rest are missing; "retained" and "forgotten":
-        accuracy, if there are any.
+    logits (n, C), labels (n,), integers in [0, C), and forgotten_mask, bool (n,). Records {"label", "metric", "value"}:
+    per class recall, false_positive_rate, balanced_accuracy and auc (of its `class_margins`), nan where images of the
+    class or of the rest are missing; "retained" and "forgotten": accuracy, if there are any.
     """
     logits, labels = known_classes(logits, labels)
     mask, _ = checked(forgotten_mask=(forgotten_mask, "n", "bool"), classes=(labels, "n", "whole"))
@@ -171,18 +164,14 @@ def reassign_removed_class(
     """The labels (n,) of ordered classes, every image of the removed class moved to the nearest class that is left.
 
     `positions` (C,) say where each class lies on its axis, such as the middle of an age group in years, and `values`
-    (n,) where each image lies, such as an age; by default at its class. Of two classes equally near the lower one.
-
-    Source: Hossain et al. (2025), section 7.1 (Table 3), "distance-based heuristic" over age groups.
-    Differs: the paper gives no formula.
+    (n,) where each image lies, by default at its class. Of two classes equally near the lower one. Source: Hossain et
+    al. (2025), section 7.1 (Table 3), "distance-based heuristic" over age groups, without a formula.
     """
     labels, positions, values = checked(labels=(labels, "n", "whole"), positions=(positions, "C"), values=(values, "n"))
     classes = np.arange(len(positions))
     if len(classes) < 2 or removed not in classes or not np.isin(labels, classes).all():
-        raise ValueError(
-            f"labels span {labels.min()}..{labels.max()}, the removed class is {removed}: "
-            f"expected 0..{len(classes) - 1}, at least two classes"
-        )
+        what = f"labels span {labels.min()}..{labels.max()}, the removed class is {removed}"
+        raise ValueError(f"{what}: expected 0..{len(classes) - 1}, at least two classes")
     left = np.delete(classes, removed)
     values = positions[labels] if values is None else values
     return np.where(labels == removed, left[np.abs(values[:, None] - positions[left]).argmin(1)], labels)
