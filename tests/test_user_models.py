@@ -49,19 +49,15 @@ def few(method: str) -> dict:
 
 
 def test_the_library_in_ten_lines():
+    images = torch.rand(40, 3, 32, 32)
+    labels = torch.randint(0, 2, (40, 2))
     model = torchvision.models.mobilenet_v3_small(num_classes=2)
-    table = ImageTable(
-        images=torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8),
-        labels=torch.randint(0, 2, (12, 2)).float(),
-        label_names=("smile", "hat"),
-        identity=torch.arange(12),
-        split=torch.zeros(12, dtype=torch.int8),  # all for training
-        source="my photographs",
-    )
+
+    table = ImageTable.from_tensors(images, labels, ["smile", "hat"])
     unlearned, record = unlearn("WP", model, table, "label:smile", seed=7, head="classifier.3")
 
     assert record.request == "label:smile" and record.unlearning_time_s > 0
-    logits = predict_logits(unlearned, table, torch.arange(12))
+    logits = predict_logits(unlearned, table, table.rows("test"))
     assert logits[:, 0].eq(0).all() and logits[:, 1].ne(0).any()
     assert model.training and not hasattr(model, "head_name")
 
