@@ -243,7 +243,7 @@ def score_dots(
     seeds = chosen.loc[chosen["unlearning_seed"] != NOT_UNLEARNED, ["seed", "unlearning_seed"]]
     if len(seeds.drop_duplicates()) > 1:
         handles.append(Line2D([], [], color="k", marker=".", mfc="w", linewidth=0.8, label="seeds, ±1 sd"))
-    legend_on_top(figure, handles, title)
+    _legend_on_top(figure, handles, title)
     return finish(figure)
 
 
@@ -366,7 +366,7 @@ def attack_intervals(
     handles.append(Line2D([], [], **_CHANCE, label="no information"))
     for mark, attacker in zip("os^D", attackers if attackers != [None] else [], strict=False):
         handles.append(Line2D([], [], color="w", marker=mark, mfc="0.5", mec="k", label=str(attacker)))
-    legend_on_top(figure, handles, title)
+    _legend_on_top(figure, handles, title)
     return finish(figure)
 
 
@@ -516,7 +516,7 @@ def finish(figure: Figure, title: str | None = None) -> Figure:
     return figure
 
 
-def legend_on_top(figure: Figure, handles: Sequence, title: str | None = None) -> None:
+def _legend_on_top(figure: Figure, handles: Sequence, title: str | None = None) -> None:
     """Put one legend above all panels, in as many columns as fit, with the figure's title as its heading.
 
     A suptitle would be laid over the legend: the layout keeps room for the taller of the two only.
