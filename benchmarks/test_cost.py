@@ -6,13 +6,15 @@ Compare rows of one group only, on a machine that does nothing else.
 import pytest
 import torch
 
-from mlu_utils import data, tuning
+from mlu_utils import data
 from mlu_utils.data.batches import normalise
 from mlu_utils.devices import resolve_device, resolve_precision
+from mlu_utils.experiments import tuned
 from mlu_utils.models import build_model
-from mlu_utils.requests import ForgetRequest, retain_loss
+from mlu_utils.requests import retain_loss
 from mlu_utils.training import fit
 from mlu_utils.unlearning import unlearn
+from mlu_utils.unlearning.task import Task
 from mlu_utils.unlearning.weight_pruning import pruning_scores
 
 DEVICE = resolve_device()
@@ -84,9 +86,9 @@ def test_fit(benchmark, table, model):
 @pytest.mark.parametrize("num_images", [8, 16, 32, 64])
 def test_scoring(benchmark, table, model, num_images):
     model.eval()
-    rows, mask = table.rows("train")[:num_images], ForgetRequest.parse("label:Eyeglasses").mask(table)
-    options = {"loss": "forget", "hessian": "exact", "alpha": 0.75, "beta": 0.25, "seed": 1}
-    benchmark.pedantic(finished(pruning_scores), (model, table, rows, mask), options, rounds=5, warmup_rounds=1)
+    task, rows = Task(model, table, "label:Eyeglasses", seed=1), table.rows("train")[:num_images]
+    options = {"loss": "forget", "hessian": "exact", "alpha": 0.75, "beta": 0.25}
+    benchmark.pedantic(finished(pruning_scores), (task, rows), options, rounds=5, warmup_rounds=1)
 
 
 # --- Methods: seconds of one run with the tuned values, beside one epoch of training above ---------------------
@@ -95,10 +97,10 @@ def test_scoring(benchmark, table, model, num_images):
 @pytest.mark.benchmark(group="methods, label request on orl, ResNet-18")
 @pytest.mark.parametrize("method", ["WP", "WF", "CF-k", "SSD", "SalUn", "SCRUB"])
 def test_method(benchmark, table, model, method):
-    options = {"seed": 1, "precision": PRECISION, **tuning.chosen(method, "label")}
+    options = {"seed": 1, "precision": PRECISION, **tuned(method, "label")}
     benchmark.pedantic(
         finished(unlearn),
-        (method, model, table, ForgetRequest.parse("label:Eyeglasses")),
+        (method, model, table, "label:Eyeglasses"),
         options,
         rounds=3,
         warmup_rounds=1,

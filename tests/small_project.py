@@ -8,9 +8,11 @@ import nbformat
 
 import notebooks
 from mlu_utils import digests, paths
+from mlu_utils.data import DATASETS, module_of
 from mlu_utils.studies import Profile
 from mlu_utils.unlearning import METHODS
 
+ROOMS = ("data", "results", "unlearning")
 STUDY_PARAMETERS = """\
 profile: str = "by-hand"  # which profile
 study: str = "by-hand"  # which study
@@ -55,13 +57,13 @@ def change_profile(root, **changes):
 def make_project(root):
     """Write a project with a small notebook for every rule, two studies and a package of its own."""
     package = root / "mlu_utils"
-    for folder in ("notebooks", "workflow/profiles", "mlu_utils/unlearning", "mlu_utils/results", "figures"):
+    for folder in ("notebooks", "workflow/profiles", "figures", *(f"mlu_utils/{room}" for room in ROOMS)):
         (root / folder).mkdir(parents=True)
-    for name in ("__init__", "naming", "paths", "studies", "digests", "files", "unlearning/__init__"):
+    for name in ("__init__", "naming", "paths", "studies", "digests", "files", "unlearning/__init__", "data/__init__"):
         shutil.copy(paths.ROOT / "mlu_utils" / f"{name}.py", package / f"{name}.py")
     for name in ("Snakefile", "run.py", "notebooks.py"):
         shutil.copy(paths.ROOT / "workflow" / name, root / "workflow" / name)
-    for module in {method.module for method in METHODS.values()}:
+    for module in {*(method.module for method in METHODS.values()), *map(module_of, DATASETS)}:
         (root / f"{module.replace('.', '/')}.py").write_text("STEPS = 1\n")
     (package / "deep.py").write_text("VALUE = 1  # a comment\n")
     (package / "filtering.py").write_text('"""A docstring."""\n\nfrom mlu_utils import deep\n')

@@ -194,6 +194,17 @@ def test_a_line_of_a_method_runs_what_names_this_method(project):
     assert changed_by(lambda: edit(folder / "scrub.py", "3", "4")) == {"05b", "06", "11"}
 
 
+def test_a_line_of_a_data_set_runs_the_studies_of_this_data_set(project):
+    folder = project / "mlu_utils" / "data"
+    change_profile(project, studies=STUDIES | {"b": {"dataset": "digits", "request": "class:3"}})
+    of_a, of_b = {"02a", "03a", "04a", "05a"}, {"02b", "05b"}
+    assert changed_by(lambda: edit(folder / "digits.py", "1", "2")) >= of_b
+    assert not changed_by(lambda: edit(folder / "digits.py", "2", "3")) & of_a
+    assert changed_by(lambda: edit(folder / "orl.py", "1", "2")) >= of_a
+    assert not changed_by(lambda: edit(folder / "orl.py", "2", "3")) & of_b
+    assert changed_by(lambda: edit(folder / "synthages.py", "1", "2")) == set()
+
+
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
     assert changed == {"07", "11"}
@@ -520,7 +531,7 @@ def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, ca
 def test_names_that_nothing_answers_to_are_refused_before_any_work(project, monkeypatch, capsys):
     change_profile(project, studies={"a": {"dataset": "orrl"}})
     assert run.main(["check"]) == 2
-    assert "unknown dataset 'orrl'" in capsys.readouterr().err
+    assert "unknown data set 'orrl'" in capsys.readouterr().err
     calls = []
     monkeypatch.setattr(
         run.subprocess, "run", lambda command, **_: calls.append(command) or SimpleNamespace(returncode=2)

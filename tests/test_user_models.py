@@ -109,7 +109,7 @@ def test_without_a_head_the_error_says_what_to_pass(method, name):
         ("mobilenet_v3_small", 15, ["classifier.3", "classifier.0", "features.12.1", "features.12.0"]),
         ("efficientnet_b0", 10, ["classifier.1", "features.8.1", "features.8.0", "features.7.0.block"]),
         ("vgg11_bn", 11, ["classifier.6", "classifier.3", "classifier.0"]),
-        ("densenet121", 10, ["classifier", "features.norm5", "features.denseblock4", "features.transition3"]),
+        ("densenet121", 9, ["classifier", "features.norm5", "features.denseblock4", "features.transition3"]),
     ],
 )
 def test_the_last_blocks_of_a_trunk_and_a_head_are_those_of_the_trunk(name, number, last_three):

@@ -311,11 +311,12 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
 
 
 def _code_digest(notebook: str, parameters: Mapping, study: Mapping) -> str:
-    """Return the digest of a notebook's cells, of what they import and of the methods that they run.
+    """Return the digest of a notebook's cells, of what they import and of the methods and data sets that they use.
 
-    METHODS imports methods on use, so that no import shows them. A job runs those that its cells, its parameters or its
-    study's plan name; an empty plan means all that take the request.
+    METHODS and DATASETS import on use, so that no import shows them. A job uses those that its cells, its parameters or
+    its study name; an empty plan means all methods that take the request.
     """
+    from mlu_utils.data import DATASETS, module_of
     from mlu_utils.unlearning import METHODS
 
     magic, source, named = _code_of(committed(notebook), committed(notebook).stat().st_mtime_ns)
@@ -324,6 +325,9 @@ def _code_digest(notebook: str, parameters: Mapping, study: Mapping) -> str:
         kind = study["request"].partition(":")[0]
         named = named.union(name for name, method in METHODS.items() if kind in method.kinds)
     modules = {METHODS[name].module for name in METHODS if name in named}
+    modules |= {module_of(name) for name in DATASETS if name in named}
+    if study:
+        modules.add(module_of(study["dataset"]))  # which may be a folder
     own = sorted(module for module in modules if module.partition(".")[0] == PACKAGE)
     excludes = () if RULES[notebook].counts_drawings else DRAWINGS
     try:

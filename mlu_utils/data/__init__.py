@@ -1,42 +1,57 @@
 """Data sets: `load(name)` returns an `ImageTable`; one module a source, imported when it is asked for.
 
-Another installed package adds a data set, a callable(**options) that returns an ImageTable, as an entry point of the
+Another installed package adds a data set, a callable(**options) that returns an `ImageTable`, as an entry point of the
 group `mlu_utils.datasets`; in its pyproject.toml: [project.entry-points."mlu_utils.datasets"] mine = "my_package:load".
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlu_utils.data.splits import SPLITS
-from mlu_utils.data.table import LABEL_ALIASES, ImageTable
 from mlu_utils.naming import choices
+
+if TYPE_CHECKING:  # names of data sets are known without an import of torch
+    from mlu_utils.data.table import ImageTable
 
 ENTRY_POINTS = "mlu_utils.datasets"
 FOLDER = "mlu_utils.data.folder:load"  # of whatever names a folder with a labels.csv
-DATASETS = {
-    "orl": "mlu_utils.data.orl:load",
-    "synthfaces": "mlu_utils.data.synthfaces:load",
-    "digits": "mlu_utils.data.digits:load",
-    "synthages": "mlu_utils.data.synthages:load",
-}
 
-__all__ = ["DATASETS", "LABEL_ALIASES", "SPLITS", "ImageTable", "load", "module_of", "names"]
+__all__ = ["DATASETS", "LABEL_ALIASES", "SPLITS", "ImageTable", "load", "module_of"]
 
 
-def names() -> tuple[str, ...]:
-    """Names of all data sets, first ours, then those of other installed packages."""
-    return (*DATASETS, *sorted(entry_points(group=ENTRY_POINTS).names - DATASETS.keys()))
+class _Sources(Mapping):
+    """Name -> "module:function", of our data sets first, then of those of other installed packages."""
+
+    _own = {name: f"mlu_utils.data.{name}:load" for name in ("orl", "synthfaces", "digits", "synthages")}
+
+    def __getitem__(self, name: str) -> str:
+        return self._own[name] if name in self._own else entry_points(group=ENTRY_POINTS)[name].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._own, *sorted(entry_points(group=ENTRY_POINTS).names - self._own.keys())))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+DATASETS: Mapping[str, str] = _Sources()
 
 
 def load(name: str, **options) -> ImageTable:
-    """Return a data set by name (`names()`), or the folder of your own images at that path (`data.folder`).
+    """Return a data set by name, or the folder of your own images at that path (`data.folder`).
 
     Args:
-        name: of a data set, or the path of a folder with a `labels.csv`.
+        name: one of `DATASETS`, or the path of a folder with a `labels.csv`.
         **options: passed to the loader of that data set.
+
+    Raises:
+        ValueError: neither a known data set nor a folder, or an entry point that returns no `ImageTable`.
     """
+    from mlu_utils.data.table import ImageTable
+
     source = _source(name)
     if source.value == FOLDER:
         options["folder"] = name
@@ -52,13 +67,18 @@ def module_of(name: str) -> str:
 
 
 def _source(name: str) -> EntryPoint:
-    """Return where the loader of a data set lies; ours come first, then other packages', then folders."""
     if name in DATASETS:
         return EntryPoint(name, DATASETS[name], ENTRY_POINTS)
-    if installed := entry_points(group=ENTRY_POINTS, name=name):
-        return next(iter(installed))
     if Path(name).is_dir():
         return EntryPoint(name, FOLDER, ENTRY_POINTS)
     raise ValueError(
-        f"unknown data set {name!r}: give the path of a folder with a labels.csv, or {choices(name, names())}"
+        f"unknown data set {name!r}: give the path of a folder with a labels.csv, or {choices(name, DATASETS)}"
     )
+
+
+def __getattr__(name: str) -> object:
+    if name in ("ImageTable", "LABEL_ALIASES", "SPLITS"):  # they need torch
+        from mlu_utils.data import table
+
+        return getattr(table, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -46,7 +46,7 @@ def log_entropy(entropy: ArrayLike) -> np.ndarray:
 
 
 def modified_label_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Modified entropy of each binary label of each image, (n, K): -2 (1 - p_y) log p_y, nan where y is.
+    """Modified entropy of each binary label of each image, (n, K): -2 (1 - p_y) log p_y; nan where unknown.
 
     Source: Song and Mittal (2021), Systematic Evaluation of Privacy Risks of Machine Learning Models, section 3.2.
     """

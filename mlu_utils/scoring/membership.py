@@ -28,14 +28,15 @@ _NUM_SPLITS = 10  # of the logistic attack, as in the MUFAC protocol
 def label_confidence(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Logit-scaled confidence of each binary label, (n, K): phi = log p_y - log(1 - p_y) = (2 y - 1) z, exactly.
 
-    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, section IV-C, one an image.
+    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, section IV-C.
+    Differs: a phi for each label, where theirs is one for each image.
     """
     logits, labels = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"))
     return (2 * labels - 1) * logits
 
 
 def class_confidence(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Logit-scaled confidence of the true class, (n,): phi = log p_y - log sum over i != y of p_i; from the logits."""
+    """Logit-scaled confidence of the true class, (n,): phi = log p_y - log sum over i != y of p_i."""
     logits, labels = known_classes(logits, labels)
     return class_margins(logits)[np.arange(len(labels)), labels]
 
@@ -99,8 +100,8 @@ def null_on_halves(
 def loss_threshold_attack(losses: ArrayLike, is_member: ArrayLike, *, threshold: float) -> dict[str, float]:
     """accuracy, balanced_accuracy, tpr and fpr of calling an image a member if its loss is below the threshold.
 
-    Source: Yeom et al. (2018), Privacy Risk in Machine Learning, adversary 1: the mean training loss; no coin is
-    thrown.
+    Source: Yeom et al. (2018), Privacy Risk in Machine Learning, adversary 1, with the mean training loss as threshold.
+    Differs: a fixed threshold instead of a coin weighted with the loss bound.
     """
     losses, is_member, _ = _labelled(losses, is_member)
     called = losses < threshold
@@ -171,8 +172,10 @@ def u_lira(
     """Likelihood ratio (n,) of each image, as in `lira`: learned, then unlearned, against never trained on.
 
     Every shadow that learned was unlearned with the method and values of the attacked model. The masks are bool (S, n);
-    a shadow that still remembers an image is in neither state for it. Source: Hayes et al. (2024), Inexact Unlearning
-    Needs More Careful Evaluations to Avoid a False Sense of Privacy; no code of theirs is known, Ruli takes kernels.
+    a shadow that still remembers an image is in neither state for it.
+
+    Source: Hayes et al. (2024), Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy.
+    Differs: Gaussians as in `lira`, where Ruli uses kernel densities; no code of the authors is known.
     """
     if np.logical_and(is_unlearned, is_never_trained).any():
         raise ValueError("a shadow is both unlearned and never trained for an image: one of the two masks is wrong")
@@ -183,8 +186,8 @@ def u_lira(
 def lira_leave_pair_out(shadow_phi: ArrayLike, shadow_is_member: ArrayLike, **options: object) -> np.ndarray:
     """Attack each shadow with all others but the one that learned the other half: scores (S, n); options of `lira`.
 
-    Of shadows that were unlearned, this is `u_lira`. Shadows 2k and 2k + 1 are complementary (`attacks.stacked`), so
-    that each attack has as many shadows on either side: else noise would have an AUC of .48 with 16 shadows.
+    Of shadows that were unlearned, this is `u_lira`. Shadows 2k and 2k + 1 are complementary (`attacks.stacked`). Were
+    only the attacked shadow left out, its own side would have one shadow fewer and noise an AUC of .48 with 16 shadows.
     """
     phi, is_member = np.asarray(shadow_phi, dtype=np.float64), complementary_pairs(shadow_is_member)
     if len(is_member) < 4:
@@ -219,8 +222,10 @@ def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
     """Membership scores of people, (U,) or (S, U), from those of their images, (n,) or (S, n): the mean.
 
     `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. For equally many images the mean
-    log-likelihood ratio ranks people as that of the whole set does; a sum would rank by their number. Source: Kandpal
-    et al. (2023), User Inference Attacks on Large Language Models, with ratios of `lira` for theirs.
+    log-likelihood ratio ranks people as that of the whole set does; a sum would rank by their number.
+
+    Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models.
+    Differs: ratios of `lira`, between models with and without the person; theirs divide by one reference model.
     """
     scores = np.asarray(scores, dtype=np.float64)
     _, unit = checked(scores=(np.atleast_2d(scores), "S n"), units=(unit, "n", "whole"))
