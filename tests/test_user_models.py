@@ -11,7 +11,7 @@ import torchvision
 from conftest import same_bits
 
 import mlu_utils
-from mlu_utils import ForgetRequest, ImageTable, unlearn
+from mlu_utils import ForgetRequest, ImageTable, paths, unlearn
 from mlu_utils.models import head
 from mlu_utils.training import predict_logits
 from mlu_utils.unlearning import METHODS
@@ -46,6 +46,13 @@ def network(name: str, num_outputs: int = 3) -> torch.nn.Module:
 
 def few(method: str) -> dict:
     return {name: value for name, value in FEW.items() if name in METHODS[method].hyperparameters}
+
+
+def test_the_example_of_the_readme_runs(capsys):
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    example = readme.partition("<!-- example: run by tests/test_user_models.py -->")[2].partition("<!-- end of")[0]
+    exec(example.partition("```python\n")[2].partition("```")[0], {})
+    assert "torch.Size([1, 3])" in capsys.readouterr().out
 
 
 def test_the_library_in_ten_lines():
