@@ -1,25 +1,39 @@
-"""A method of a package outside this repository: known by name, run by `unlearn`, held to the contract."""
+"""A method and a data set of a package outside this repository, by the steps of CONTRIBUTING.md."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from mlu_utils import unlearning
+from mlu_utils import paths, unlearning
 
 TESTS = Path(__file__).parent
 
 MODULE = '''
 import torch
 
+from mlu_utils.data import ImageTable
 from mlu_utils.models import copy_of
 from mlu_utils.unlearning import Method
+
+
+def stripes(*, num_images: int = 120) -> ImageTable:
+    """Return noise with a bright row for each of two labels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(num_images, 2, generator=generator) < 0.5).float()
+    images = torch.rand(num_images, 3, 16, 16, generator=generator) / 2
+    for k in range(2):
+        images[:, :, 4 * k : 4 * k + 4] += labels[:, k, None, None, None] / 2
+    return ImageTable.from_tensors(images, labels, ["upper", "lower"], source=f"stripes {num_images}")
 
 
 def _shaken(model, strength, generator):
@@ -48,6 +62,9 @@ ENTRY_POINTS = """
 toy = toy_unlearning:TOY
 toy-careless = toy_unlearning:CARELESS
 WP = toy_unlearning:TOY
+
+[mlu_utils.datasets]
+stripes = toy_unlearning:stripes
 """
 
 
@@ -64,10 +81,20 @@ def environment(tmp_path_factory) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
-def run(environment, *arguments: str) -> subprocess.CompletedProcess:
+def run(environment, *arguments: str, folder: Path = TESTS.parent) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=TESTS.parent, env=environment, text=True, capture_output=True, timeout=600
+        [sys.executable, *arguments], cwd=folder, env=environment, text=True, capture_output=True, timeout=600
     )
+
+
+@pytest.fixture(scope="module")
+def checkout(environment, tmp_path_factory) -> tuple[dict[str, str], Path]:
+    """A copy of what runs experiments, whose `runs/` is its own, and the variables for a process in it."""
+    root = tmp_path_factory.mktemp("checkout")
+    for part in ("mlu_utils", "data/tuning", "workflow/profiles"):
+        shutil.copytree(paths.ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(paths.ROOT / "run_experiment.py", root)
+    return environment | {"PYTHONPATH": os.pathsep.join([str(root), environment["PYTHONPATH"]])}, root
 
 
 def test_an_installed_method_is_known_and_runs(environment):
@@ -110,3 +137,32 @@ def test_what_is_no_method_is_refused_only_when_asked_for(monkeypatch):
     assert list(methods) == ["ours", "wrong"] and len(methods) == 2
     with pytest.raises(TypeError, match="entry point 'wrong' of mlu_utils.methods is 3.14.*: expected an unlearning.M"):
         methods["wrong"]
+
+
+def test_the_command_runs_an_installed_method_on_an_installed_data_set(checkout):
+    environment, root = checkout
+    options = ("--profile", "smoke", "--dataset", "stripes", "--label", "upper", "--json", "result.json")
+    result = run(environment, "run_experiment.py", "--method", "toy", *options, folder=root)
+    assert result.returncode == 0, result.stderr
+    found = json.loads((root / "result.json").read_text())
+    assert (found["method"], found["dataset"], found["request"]) == ("toy", "stripes", "label:upper")
+    assert all(set(values) == {"original", "retrain", "unlearned"} for values in found["scores"].values())
+    options = ("--method", "toy", "--dataset", "stripe", "--label", "upper")
+    refused = run(environment, "run_experiment.py", *options, folder=root)
+    assert refused.returncode == 2 and "did you mean 'stripes'?" in refused.stderr
+
+
+def test_notebook_05_compares_an_installed_method_on_an_installed_data_set(checkout):
+    environment, root = checkout
+    change = {"dataset": "stripes", "request": "label:lower", "methods": ["HeadReset", "toy"], "image_size": None}
+    result = run(
+        environment,
+        *("-m", "papermill", str(paths.NOTEBOOKS / "05_baselines.ipynb"), "out.ipynb", "--no-progress-bar"),
+        *("-p", "profile", "smoke", "-y", json.dumps({"change": change | {"kept_methods": []}})),
+        folder=root,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    (file,) = (root / "runs").rglob("scores_05.csv")
+    scores = pd.read_csv(file)
+    assert set(scores.dataset) == {"stripes"} and {"HeadReset", "toy"} <= set(scores.method)
+    assert "none: a test" in (root / "out.ipynb").read_text()  # its source, in the table of who runs
