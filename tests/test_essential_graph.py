@@ -143,7 +143,7 @@ def test_of_equal_weights_as_many_channels_are_chosen_as_asked_for(number):
             if published is not None:
                 assert set(weights[k][published].tolist()) == set(weights[k][chosen[k]].tolist())
                 fewer += len(published) < int(chosen[k].sum())
-    assert fewer or case["proportion"] < 0.3 or "conv5" not in expected["selected"]
+    assert fewer or case["proportion"] < 0.5  # with .3 conv5 has no tie among the chosen
 
 
 def test_names_of_layers_are_matched_as_a_whole():
