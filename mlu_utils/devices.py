@@ -13,20 +13,19 @@ from dataclasses import dataclass
 import torch
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc to reuse large freed blocks instead of returning them to the system; return whether it did.
+def _keep_freed_memory() -> None:
+    """Tell glibc to reuse large freed blocks, because every fresh one over 32 MiB costs one page fault per 4 KiB.
 
-    Every fresh block over 32 MiB costs one page fault per 4 KiB. The process keeps its peak memory until it ends.
+    The process keeps its peak memory until it ends.
     """
-    try:
+    with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing to tell
         libc = ctypes.CDLL("libc.so.6")
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>
-        return bool(libc.mallopt(mmap_threshold, 2**30) and libc.mallopt(trim_threshold, 2**31 - 1))
-    except (OSError, AttributeError):
-        return False  # not glibc: nothing to tell
+        if libc.mallopt(mmap_threshold, 2**30):
+            libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-keep_freed_memory()
+_keep_freed_memory()
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,7 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        ValueError: unknown name, or CUDA asked for where there is none.
-    """
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`, or refuse the name with a ValueError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -73,29 +68,20 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision for `auto`, `fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it.
+    """Return the precision for `auto`, `fp32` or `bf16`, or refuse the name with a ValueError.
 
-    Elsewhere bf16 is slower. The choice follows the hardware's features, so that it never flips between two runs.
-
-    Raises:
-        ValueError: unknown name.
+    `auto` is bf16 where the hardware multiplies it; elsewhere bf16 is slower. The choice follows the hardware's
+    features, so that it never flips between two runs.
     """
-    if name == "auto":
-        return BF16 if _multiplies_bf16(device) else FP32
-    for precision in (FP32, BF16):
-        if name == precision.name:
-            return precision
-    raise ValueError(f"unknown precision {name!r}: choose auto, fp32 or bf16")
-
-
-def _multiplies_bf16(device: torch.device) -> bool:
+    if name in ("fp32", "bf16"):
+        return FP32 if name == "fp32" else BF16
+    if name != "auto":
+        raise ValueError(f"unknown precision {name!r}: choose auto, fp32 or bf16")
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        return BF16 if torch.cuda.get_device_capability(device) >= (8, 0) else FP32
     # Private and newer than some supported releases of torch: absent means fp32.
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        if getattr(torch.cpu, name, lambda: False)():
-            return True
-    return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return BF16 if any(getattr(torch.cpu, check, lambda: False)() for check in checks) else FP32
 
 
 @contextlib.contextmanager
@@ -106,32 +92,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class Timer:
-    """Seconds between entering and leaving a block, device work included.
-
-    Example:
-        >>> with Timer(torch.device("cpu")) as timer:
-        ...     pass
-        >>> timer.seconds >= 0
-        True
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds = float("nan")
-
-    def __enter__(self) -> Timer:
-        self._start = self._now()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = self._now() - self._start
-
-    def _now(self) -> float:
-        """Return the time once the device has done what it was asked to do."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+def now(device: torch.device) -> float:
+    """Return the time in seconds, once the device has done what it was asked to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def peak_memory_mib(device: torch.device) -> float:

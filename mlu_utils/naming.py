@@ -28,10 +28,10 @@ def choices(value: str, known: Iterable[str]) -> str:
     return f"choose one of {', '.join(shown) or '(none)'}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def require_choice(what: str, value: str, known: Iterable[str]) -> None:
-    """Raise ValueError unless the value is among the known ones."""
+def require_choice(what: str, value: str, known: Iterable[str], *, where: str = "") -> None:
+    """Raise ValueError, which begins with `where`, unless the value is among the known ones."""
     if value not in known:
-        raise ValueError(f"unknown {what} {value!r}: {choices(value, known)}")
+        raise ValueError(f"{where}unknown {what} {value!r}: {choices(value, known)}")
 
 
 def require_at_least(least: float, **values: float) -> None:

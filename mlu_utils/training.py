@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -54,21 +55,13 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = was_training
 
 
-def is_finite(model: nn.Module) -> bool:
-    """Return whether every weight is finite."""
-    return all(bool(p.isfinite().all()) for p in model.parameters())
-
-
 def sgd(
     parameters: Iterable[nn.Parameter], *, learning_rate: float, momentum: float, weight_decay: float
 ) -> torch.optim.SGD:
-    """Return SGD over the parameters, fused: one pass over the memory a step.
+    """Return SGD over the parameters, fused: one pass over the memory a step; a number below 0 is refused.
 
     On a CPU the fused step takes weight and gradient to lie in memory alike and is silently wrong where they do not.
     `backward` sees to it; whoever assigns a gradient by hand must, too.
-
-    Raises:
-        ValueError: a number below 0 or not finite.
     """
     require_at_least(0, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True)
@@ -91,22 +84,21 @@ def descend(
 
     Args:
         model: what learns; changed in place.
-        batches: what the objective is computed on.
-        objective: batch -> loss to minimise.
+        batches, objective: the objective makes of each batch the loss to minimise.
         optimizer: over the weights that may change.
         batchnorm: "train": batch statistics, and the running ones move; "eval": they stay.
         frozen: modules that stay in eval mode whatever `batchnorm` says.
         rates: learning rates, one a step; None: the optimiser's own.
         after_step: called with the loss before the step.
-        is_watched: check each loss before its step, for a caller who looks at the model in between; otherwise all are
-            checked at the end, because each look makes a GPU wait.
+        is_watched: check each loss before its step, for a caller who looks at the model in between; otherwise all at
+            the end, because each look makes a GPU wait.
         seed: of what the model itself draws, such as dropout.
 
     Returns:
         The loss before each step.
 
     Raises:
-        ValueError: unknown batchnorm mode, or a batch of one image that BatchNorm cannot normalise.
+        ValueError: unknown batchnorm mode, or a batch of one image, which BatchNorm cannot normalise.
         NonFiniteLossError: a loss or a weight was not finite; the model is back where this call found it.
     """
     require_choice("batchnorm mode", batchnorm, BATCHNORM_MODES)
@@ -140,7 +132,7 @@ def descend(
     optimizer.zero_grad(set_to_none=True)
     values = torch.stack(losses).tolist() if losses else []
     # The loss of the last step says nothing about the weights that this step left behind.
-    if not (all(map(math.isfinite, values)) and is_finite(model)):
+    if not all(map(math.isfinite, values)) or not all(bool(p.isfinite().all()) for p in model.parameters()):
         model.load_state_dict(last_good)
         what = next((f"loss became {v}" for v in values if not math.isfinite(v)), "weights were not finite")
         raise NonFiniteLossError(
@@ -177,19 +169,16 @@ def fit(
 
     Args:
         model: on the device to train on.
-        table: the data.
-        rows: rows to train on; default: the train split.
+        table, rows: the data, and which rows to train on; default: the train split.
         mask: bool (N, K), entries that the loss leaves out. An image with no entry left is not shown at all, so
             that its pixels do not reach BatchNorm's statistics either.
-        num_epochs: passes over the rows, at least 1.
-        batch_size, learning_rate, momentum, weight_decay: the paper's values are the defaults.
+        num_epochs, batch_size, learning_rate, momentum, weight_decay: the paper's values are the defaults.
         schedule: "constant" (the paper's) or "linear", down to 0 over all steps: a short training ends closer to
             where a long one would, and two trainings differ less by chance.
         augmentation: random changes of the images, or None.
         seed: of the order of the images, their augmentation, and dropout.
-        precision: number format of forward and backward pass.
-        after_epoch: called with the model in eval mode and the epoch's record, which it may extend; its time is
-            not counted in `seconds`.
+        precision: of the forward and backward pass.
+        after_epoch: called with the model in eval mode and the epoch's record, which it may extend, outside `seconds`.
         description: shown by the progress bar.
 
     Returns:
@@ -240,7 +229,7 @@ def fit(
 
 
 def predict_logits(model: nn.Module, table: ImageTable, rows: torch.Tensor, **options) -> torch.Tensor:
-    """Return the logits of the rows alone, see `predict`."""
+    """Return only the logits of `predict`."""
     return predict(model, table, rows, **options)[0]
 
 
@@ -270,35 +259,21 @@ def predict(
 
 
 def right_entries(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    chosen: torch.Tensor,
-    *,
-    precision: Precision = FP32,
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, chosen: torch.Tensor, *, precision: Precision = FP32
 ) -> torch.Tensor:
-    """Return for each known entry among the chosen ones, bool (len(rows), K), whether the model predicts it right.
-
-    Returns:
-        bool (number of these entries,): its mean is an accuracy, that of its opposite an error.
-    """
+    """Return for each known entry among the chosen ones, bool (len(rows), K), whether it is predicted right, bool."""
     logits, labels = predict_logits(model, table, rows, precision=precision), table.labels[rows]
     right = (logits > 0) == (labels > 0) if table.is_multi_label else logits.argmax(1, keepdim=True) == labels
     return right[chosen & ~labels.isnan()]
 
 
-@torch.no_grad()
 def extract_block_features(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    *,
-    batch_size: int = 256,
-    precision: Precision = FP32,
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, **options
 ) -> dict[str, torch.Tensor]:
-    """Return what each block puts out, averaged over positions: name -> float32 (len(rows), channels) on the CPU.
+    """Return what each of `models.blocks` puts out in `predict`, averaged over positions.
 
-    Blocks are those of `models.blocks`, in forward order; the model runs in eval mode and is left as it was.
+    Returns:
+        name -> float32 (len(rows), channels) on the CPU, in forward order.
 
     Raises:
         ValueError: the network has no blocks, or runs one more than once in a pass.
@@ -307,19 +282,14 @@ def extract_block_features(
     if not features:
         raise ValueError(f"{type(model).__name__} has neither residual blocks nor ReLU layers to look at")
 
-    def keep(name: str) -> Callable:
-        def hook(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-            # Averaged here and now: the next layer may write into this output.
-            features[name].append(output.float().flatten(2).mean(2).cpu() if output.ndim > 2 else output.float().cpu())
+    def keep(name: str, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        # Averaged here and now: the next layer may write into this output.
+        features[name].append(output.float().flatten(2).mean(2).cpu() if output.ndim > 2 else output.float().cpu())
 
-        return hook
-
-    hooks = [block.register_forward_hook(keep(name)) for name, block in blocks(model).items()]
-    try:
-        predict(model, table, rows, batch_size=batch_size, precision=precision)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as hooks:
+        for name, block in blocks(model).items():
+            hooks.enter_context(block.register_forward_hook(partial(keep, name)))
+        predict(model, table, rows, **options)
     for name, parts in features.items():
         if (count := sum(map(len, parts))) != len(rows):
             raise ValueError(f"block {name} ran {count // len(rows)} times in a pass: give each use its own layer")
