@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -12,20 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-
-def _keep_freed_memory() -> None:
-    """Tell glibc to reuse large freed blocks, because every fresh one over 32 MiB costs one page fault per 4 KiB.
-
-    The process keeps its peak memory until it ends.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # not glibc: nothing to tell
-        libc = ctypes.CDLL("libc.so.6")
-        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>
-        if libc.mallopt(mmap_threshold, 2**30):
-            libc.mallopt(trim_threshold, 2**31 - 1)
-
-
-_keep_freed_memory()
+# glibc shall reuse large freed blocks: each fresh one over 32 MiB costs one page fault per 4 KiB. The process keeps its
+# peak memory until it ends. Another C library has nothing to be told.
+with contextlib.suppress(OSError, AttributeError):
+    _libc = ctypes.CDLL("libc.so.6")
+    if _libc.mallopt(-3, 2**30):  # M_MMAP_THRESHOLD of <malloc.h>
+        _libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -56,15 +49,11 @@ def resolve_device(name: str = "auto") -> torch.device:
     """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`, or refuse the name with a ValueError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d\d?)?", name):
         raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if name != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for but this machine has no CUDA device: choose auto or cpu")
-    return device
+    return torch.device(name)
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
@@ -110,10 +99,8 @@ def environment_record(device: torch.device) -> dict[str, str | int]:
     """Return what a reader needs to judge a timing: device, threads and versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     return {
-        "device": str(device),
-        "device_name": name,
+        "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
         "torch": torch.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": platform.platform(),
     }

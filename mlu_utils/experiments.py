@@ -8,11 +8,10 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,14 +110,7 @@ def reference_model(study: Study, name: str, *, is_reused: bool = True) -> Train
 
 
 def run_method(
-    study: Study,
-    original: nn.Module,
-    method: str,
-    reading: str,
-    parameters: Mapping[str, Any],
-    seed: int,
-    *,
-    is_timed: bool = True,
+    study: Study, original: nn.Module, method: str, reading: str, parameters: dict, seed: int, *, is_timed: bool = True
 ) -> UnlearnedModel:
     """Run a method with the hyperparameters found by name among the parameters, and the reading where it has several.
 
@@ -136,7 +128,7 @@ def run_method(
 
 
 def unlearned_model(
-    study: Study, method: str, reading: str, parameters: Mapping[str, Any], seed: int, *, is_reused: bool = True
+    study: Study, method: str, reading: str, parameters: dict, seed: int, *, is_reused: bool = True
 ) -> UnlearnedModel:
     """Return what an untimed `run_method` makes of the study's original, from its checkpoint where there is one.
 
@@ -187,7 +179,7 @@ def _load_or_make(
     return model, record, False
 
 
-def _options(method: str, reading: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _options(method: str, reading: str, parameters: dict) -> dict:
     """Return the method's arguments among the parameters, and the reading where it has several."""
     entry = require_method(method)
     options = {name: parameters[name] for name in entry.hyperparameters if name in parameters}
@@ -273,8 +265,8 @@ def compare(study: Study, original: TrainedModel, retrained: TrainedModel) -> Co
     plan += [("Retrain", "-", seed) for seed in study.retrain_seeds]
 
     test = study.table.rows("test")
-    outputs = {"Original": probabilities(study, original.model, test)}
-    outputs["Retrain"] = probabilities(study, retrained.model, test)
+    references = {"Original": original.model, "Retrain": retrained.model}
+    outputs = {name: probabilities(study, model, test) for name, model in references.items()}
     scores = []
     if "WP" in settings:
         run_method(study, original.model, "WP", "targeted", settings["WP"], 0, is_timed=False)
@@ -296,7 +288,7 @@ def compare_readings(
     original: TrainedModel,
     retrained: TrainedModel,
     method: str,
-    parameters: Mapping[str, Any],
+    parameters: dict,
     seed: int,
     *,
     has_control: bool = False,
@@ -378,10 +370,8 @@ def score_rows(study: Study, model: nn.Module, *, splits: Iterable[str] = SCORED
         rows += [{"split": split, "unit": "fraction", **row} for row in scores]
     if has_probe:
         (label,) = study.forgotten_names
-        if table.is_multi_label:
-            target = table.labels[:, table.label_index(label)]
-        else:
-            target = (table.labels[:, 0] == table.class_index(label)).float()
+        # Of a class, the mask says where it is.
+        target = table.labels[:, table.label_index(label)] if table.is_multi_label else study.mask[:, 0].float()
         known = [(predicted[split][1].numpy(), target[table.rows(split)].numpy()) for split in PROBE_SPLITS]
         for metric, value in linear_probe(*known[0], *known[1], seed=0).items():
             rows.append({"split": "test", "label": label, "metric": metric, "value": value, "unit": "fraction"})
@@ -430,7 +420,7 @@ def headline(study: Study, scores: pd.DataFrame) -> dict[str, float]:
     retained_accuracy; recall, AUC and balanced accuracy of the forgotten entries; the probe's AUC.
     """
     test = scores[scores.split == "test"].set_index(["label", "metric"]).value
-    name = study.forgotten_names[0] if study.forgotten_names else "forgotten"
+    name = (*study.forgotten_names, "forgotten")[0]
     prefix = "forgotten_" if study.forget_request.kind == "partial" else ""
 
     def value(*keys: tuple[str, str]) -> float:
@@ -462,7 +452,6 @@ def verify(
     image, so that this attack may succeed, on Retrain as well.
 
     Args:
-        study, model, retrained: whose request asks for a label, the unlearned and the retrained model.
         used_splits: splits that training, calibration or fine-tuning saw.
         **options: of `audit.verify_unlearning`: its seed, and what shall differ from `VERIFICATION`.
 
@@ -484,8 +473,7 @@ def verify(
     features, labels = features[len(members) :], table.labels[rows].numpy()
     phi = membership.label_confidence(np.delete(logits.numpy(), column, 1), np.delete(labels, column, 1))
     scores = -membership.confidence_loss(phi)
-    is_same = retrained is model
-    mark = features if is_same else predict(retrained, table, shadow, precision=study.number_format)[1]
+    mark = features if retrained is model else predict(retrained, table, shadow, precision=study.number_format)[1]
     return audit.verify_unlearning(
         features.numpy(),
         mark.numpy(),

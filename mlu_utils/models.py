@@ -1,8 +1,4 @@
-"""Networks with one linear head named `fc`.
-
-Every network ends in `fc`, a Linear layer on the penultimate features: label j's logit is row j. Nothing here
-trains or scores.
-"""
+"""Networks that end in one linear head named `fc` on the penultimate features: label j's logit is row j."""
 
 from __future__ import annotations
 

@@ -12,15 +12,10 @@ LIKENESS = 0.5  # of a name worth proposing: a letter or two of a short name, a 
 
 
 def choices(value: str, known: Iterable[str]) -> str:
-    """Return the end of an error message: the names that are accepted, and which of them may have been meant.
+    """Return the end of an error message: the names accepted, in their order (a set's sorted), and the one meant.
 
-    Args:
-        value: what was given.
-        known: what is accepted, in the order to show; a set is sorted.
-
-    Example:
-        >>> choices("orrl", ["orl", "digits"])
-        "choose one of orl, digits; did you mean 'orl'?"
+    >>> choices("orrl", ["orl", "digits"])
+    "choose one of orl, digits; did you mean 'orl'?"
     """
     names = sorted(known) if isinstance(known, set | frozenset) else list(known)
     shown = names if len(names) <= MOST_NAMES else [*names[:5], f"... ({len(names)} in all)"]

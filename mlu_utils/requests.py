@@ -118,8 +118,7 @@ def forget_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) 
 
 def retain_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean loss over the known entries to keep (mask False); 0 where the batch has none."""
-    losses, known = entry_losses(logits, labels)
-    return mean_over(losses, known & ~mask)
+    return forget_loss(logits, labels, ~mask)
 
 
 def mean_over(losses: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

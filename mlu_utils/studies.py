@@ -151,12 +151,10 @@ class Study:
 
     @property
     def forgotten_names(self) -> tuple[str, ...]:
-        """Name of the label or class that the request is about; none where it is about people or images."""
+        """Name of the label or class that the request is about, as the table has it; none for people or images."""
         table, name = self.table, self.forget_request.name
-        if not name:
-            return ()
         index = table.label_index if table.is_multi_label else table.class_index
-        return (table.output_names[index(name)],)
+        return (table.output_names[index(name)],) if name else ()
 
     def facts(self, plan: bool = True) -> dict[str, Any]:
         """Return name -> value as JSON has it, the recipe's and maybe the plan's among them: what `load` takes back."""
@@ -210,21 +208,21 @@ class Profile:
             content = yaml.load((paths.PROFILES / file).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
         except yaml.YAMLError as error:
             raise ValueError(f"{file} is not valid YAML: {error}") from error
-        content = dict(_mapping(content, file))
+        content = _mapping(content, file)
         for key in content:
             require_choice("key", key, PROFILE_KEYS, where=f"{file}: ")
         if content.get("profile") != name:
             raise ValueError(f"{file}: profile is {content.get('profile')!r}, expected the file's name {name!r}")
-        content["defaults"] = _mapping(content.get("defaults"), f"{file}: defaults")
-        content["notebooks"] = _nested(content, "notebooks", f"{file}: ")
-        content["studies"] = studies = _nested(content, "studies", f"{file}: ")
+        for key, depth in (("defaults", 1), ("notebooks", 2), ("studies", 2)):
+            content[key] = _mapping(content.get(key), f"{file}: {key}", depth)
+        studies = content["studies"]
         if not studies:
             raise ValueError(f"{file}: studies is empty, expected at least one study")
         for study, values in studies.items():
             # The name becomes a folder and a wildcard of the workflow.
             if not re.fullmatch(r"[\w-][\w.-]*", study, re.ASCII):
                 raise ValueError(f"{file}: studies.{study}: use letters, digits, '-', '_' and '.' only")
-            values["notebooks"] = _nested(values, "notebooks", f"{file}: studies.{study}.")
+            values["notebooks"] = _mapping(values.get("notebooks"), f"{file}: studies.{study}.notebooks", 2)
         publish_study = content.get("publish_study", next(iter(studies)))
         require_choice("publish_study", publish_study, studies, where=f"{file}: ")
         step_studies = content.get("step_studies", [publish_study])
@@ -289,7 +287,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _mapping(value, where: str) -> dict:
+def _mapping(value: Any, where: str, depth: int = 1) -> Any:
+    """Return a section of a profile, so many levels deep of names, or refuse what is none."""
+    if depth == 0:
+        return value
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -297,12 +298,7 @@ def _mapping(value, where: str) -> dict:
     for key in value:
         if not isinstance(key, str):
             raise ValueError(f"{where}: the name {key!r} is not text; put it in quotes")
-    return value
-
-
-def _nested(owner: dict, key: str, where: str) -> dict:
-    mappings = _mapping(owner.get(key), f"{where}{key}")
-    return {name: _mapping(inner, f"{where}{key}.{name}") for name, inner in mappings.items()}
+    return {key: _mapping(inner, f"{where}.{key}", depth - 1) for key, inner in value.items()}
 
 
 def checked_value(value: Any, annotation: str, where: str) -> Any:
@@ -337,10 +333,7 @@ def checked_value(value: Any, annotation: str, where: str) -> Any:
 
 
 def _advice(value, kind: type) -> str:
-    if kind is bool:
-        return "; write true or false without quotes"
-    if kind is str:
-        return "; put it in quotes"
+    advice = {bool: "; write true or false without quotes", str: "; put it in quotes"}.get(kind, "")
     if kind in (int, float) and isinstance(value, str | float):
         with contextlib.suppress(ValueError, OverflowError):
             number = kind(value)
@@ -348,5 +341,5 @@ def _advice(value, kind: type) -> str:
                 # YAML 1.1 takes 1e-3 for text: it wants a point in the mantissa.
                 text = re.sub(r"^(-?\d+)e", r"\1.0e", repr(number))
                 why = " (YAML reads an exponent without a decimal point as text)" if kind is float else ""
-                return f"; write {text}{why}"
-    return ""
+                advice = f"; write {text}{why}"
+    return advice

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -25,8 +24,6 @@ from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import retain_loss
 
 SCHEDULES = ("constant", "linear")
-BATCHNORM_MODES = ("train", "eval")
-Item = TypeVar("Item")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -46,12 +43,12 @@ def rows_with_entries(table: ImageTable, rows: torch.Tensor, mask: torch.Tensor)
 @contextlib.contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Run a block with the whole model in eval mode and give each module its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        for module, was_training in modes:
+        for module, was_training in modes.items():
             module.training = was_training
 
 
@@ -69,8 +66,8 @@ def sgd(
 
 def descend(
     model: nn.Module,
-    batches: Iterable[Item],
-    objective: Callable[[Item], torch.Tensor],
+    batches: Iterable,
+    objective: Callable[..., torch.Tensor],
     optimizer: torch.optim.Optimizer,
     *,
     batchnorm: str = "train",
@@ -80,12 +77,11 @@ def descend(
     is_watched: bool = False,
     seed: int = 0,
 ) -> list[float]:
-    """Take one optimiser step a batch on the objective and leave the model in eval mode: the loop of all training.
+    """Take one optimiser step a batch on `objective(batch)` and return the loss before each: the loop of all training.
+
+    The model changes in place and is left in eval mode.
 
     Args:
-        model: what learns; changed in place.
-        batches, objective: the objective makes of each batch the loss to minimise.
-        optimizer: over the weights that may change.
         batchnorm: "train": batch statistics, and the running ones move; "eval": they stay.
         frozen: modules that stay in eval mode whatever `batchnorm` says.
         rates: learning rates, one a step; None: the optimiser's own.
@@ -94,14 +90,11 @@ def descend(
             the end, because each look makes a GPU wait.
         seed: of what the model itself draws, such as dropout.
 
-    Returns:
-        The loss before each step.
-
     Raises:
         ValueError: unknown batchnorm mode, or a batch of one image, which BatchNorm cannot normalise.
         NonFiniteLossError: a loss or a weight was not finite; the model is back where this call found it.
     """
-    require_choice("batchnorm mode", batchnorm, BATCHNORM_MODES)
+    require_choice("batchnorm mode", batchnorm, ("train", "eval"))
     last_good = copy.deepcopy(model.state_dict())
     model.train(batchnorm == "train")
     for module in frozen:
@@ -165,21 +158,17 @@ def fit(
     after_epoch: Callable[[nn.Module, dict], None] | None = None,
     description: str = "training",
 ) -> list[dict]:
-    """Train the model in place by SGD on the retain loss and leave it in eval mode.
+    """Train the model in place, on its device, by SGD on the retain loss and leave it in eval mode.
 
     Args:
-        model: on the device to train on.
         table, rows: the data, and which rows to train on; default: the train split.
         mask: bool (N, K), entries that the loss leaves out. An image with no entry left is not shown at all, so
             that its pixels do not reach BatchNorm's statistics either.
         num_epochs, batch_size, learning_rate, momentum, weight_decay: the paper's values are the defaults.
         schedule: "constant" (the paper's) or "linear", down to 0 over all steps: a short training ends closer to
             where a long one would, and two trainings differ less by chance.
-        augmentation: random changes of the images, or None.
         seed: of the order of the images, their augmentation, and dropout.
-        precision: of the forward and backward pass.
         after_epoch: called with the model in eval mode and the epoch's record, which it may extend, outside `seconds`.
-        description: shown by the progress bar.
 
     Returns:
         One record an epoch: epoch (from 1), retain_loss (mean over the batches), seconds.
@@ -235,12 +224,7 @@ def predict_logits(model: nn.Module, table: ImageTable, rows: torch.Tensor, **op
 
 @torch.no_grad()
 def predict(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    *,
-    batch_size: int = 256,
-    precision: Precision = FP32,
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, *, batch_size: int = 256, precision: Precision = FP32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits (len(rows), num_outputs) and the penultimate features that the head turns into them.
 
