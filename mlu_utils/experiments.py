@@ -195,11 +195,8 @@ def tuned(method: str, kind: str, max_epochs: int | None = None) -> dict:
     Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its
     two parts within twice that: so small a difference is within the luck of the validation split, and a deletion has a
     deadline. Of those within 10 % of the quickest time, which is its noise, the best. `max_epochs` cuts every number
-    of passes over the images above it, the method's own defaults as well; None: as tuned.
-
-    Raises:
-        FileNotFoundError: this kind was never searched.
-        ValueError: unknown method, or max_epochs below 1.
+    of passes over the images above it, the method's own defaults as well; None: as tuned. A kind that was never
+    searched is refused.
     """
     if max_epochs is not None and max_epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, or None for as many passes as tuned, got {max_epochs}")
@@ -293,11 +290,7 @@ def compare_readings(
     *,
     has_control: bool = False,
 ) -> tuple[dict[str, UnlearnedModel], pd.DataFrame]:
-    """Run a method once for each reading, and maybe the head reset, where it takes the request.
-
-    Returns:
-        Reading -> model of the method, and the tidy rows of all.
-    """
+    """Run a method once for each reading, and maybe the head reset; return reading -> model, and the rows of all."""
     made = {
         reading: run_method(study, original.model, method, reading, parameters, seed, is_timed=False)
         for reading in require_method(method).readings

@@ -41,14 +41,10 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 def build_model(
     architecture: str, num_outputs: int, *, seed: int, pretrained_weights: str | Path | None = None
 ) -> nn.Module:
-    """Return a network with `num_outputs` logits, initialised under `seed`.
+    """Return a network of `MODELS` with `num_outputs` logits, initialised under `seed`.
 
-    The architecture is a name in `MODELS`. Pretrained weights are a state dict on disk (for example torchvision's
-    ImageNet file) for everything but the last layer, which is new, as in the paper.
-
-    Raises:
-        ValueError: unknown architecture, or weights that do not belong to it.
-        FileNotFoundError: no such weights file.
+    Pretrained weights are a state dict on disk (for example torchvision's ImageNet file) for everything but the last
+    layer, which is new, as in the paper; a file that is missing or holds another network's is refused by its name.
     """
     require_choice("model", architecture, MODELS)
     with seeded(seed):

@@ -63,9 +63,8 @@ class ForgetRequest:
     def mask(self, table: ImageTable) -> torch.Tensor:
         """Return bool (N, K), True = this entry must be forgotten.
 
-        Raises:
-            ValueError: the table has no such label, class, person or image; or the request leaves a training
-                split with nothing to forget or nothing to keep.
+        A table that has no such label, class, person or image is refused with a ValueError, and so is a request that
+        leaves the train split with nothing to forget or nothing to keep.
         """
         mask = torch.zeros(table.labels.shape, dtype=torch.bool)
         if self.kind == "class":

@@ -98,10 +98,8 @@ class Study:
         """Read a study of a profile; `change` is any field of `Study` or `Recipe`.
 
         Weakest first: the defaults of `Study` and `Recipe`, the profile's, the study's own values, `change`. A
-        changed study has a folder of its own, so that it overwrites no finished run.
-
-        Raises:
-            ValueError: an unknown name, a value of the wrong type or out of range; the message says where it stands.
+        changed study has a folder of its own, so that it overwrites no finished run. An unknown name, or a value of the
+        wrong type or out of range, is refused with a ValueError that says where it stands.
         """
         return Profile.load(profile).study(study, **change)
 
@@ -197,11 +195,7 @@ class Profile:
 
     @classmethod
     def load(cls, name: str) -> Profile:
-        """Read a profile and check every value of every study in it.
-
-        Raises:
-            ValueError: no such profile, or a mistake in its file: the message names file and key.
-        """
+        """Read a profile and check every value of every study in it; a ValueError names file and key of a mistake."""
         require_choice("profile", name, profile_names())
         file = f"{name}.yaml"
         try:
@@ -305,10 +299,7 @@ def checked_value(value: Any, annotation: str, where: str) -> Any:
     """Return a value from YAML or from a literal as the annotated type, or refuse it and say where it stands.
 
     Types are bool, int, float, str, dict, list[one] and tuple[one, ...], each optionally `| None`. A whole number given
-    for a float becomes a float, a list given for a tuple a tuple; nothing else is converted.
-
-    Raises:
-        ValueError: another type, or an infinite or undefined number.
+    for a float becomes a float, a list given for a tuple a tuple; nothing else is converted. Numbers must be finite.
     """
     name = annotation.removesuffix(" | None")
     if value is None and name != annotation:

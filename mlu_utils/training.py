@@ -254,13 +254,10 @@ def right_entries(
 def extract_block_features(
     model: nn.Module, table: ImageTable, rows: torch.Tensor, **options
 ) -> dict[str, torch.Tensor]:
-    """Return what each of `models.blocks` puts out in `predict`, averaged over positions.
+    """Return what each of `models.blocks` puts out in `predict`, averaged over positions, in forward order.
 
-    Returns:
-        name -> float32 (len(rows), channels) on the CPU, in forward order.
-
-    Raises:
-        ValueError: the network has no blocks, or runs one more than once in a pass.
+    It is name -> float32 (len(rows), channels) on the CPU. A network without blocks, or one that runs a block more than
+    once in a pass, is refused with a ValueError.
     """
     features: dict[str, list[torch.Tensor]] = {name: [] for name in blocks(model)}
     if not features:
