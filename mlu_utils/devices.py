@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -12,21 +13,12 @@ from dataclasses import dataclass
 
 import torch
 
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to reuse large freed blocks instead of returning them to the system; return whether it did.
-
-    Every fresh block over 32 MiB costs one page fault per 4 KiB. The process keeps its peak memory until it ends.
-    """
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>
-        return bool(libc.mallopt(mmap_threshold, 2**30) and libc.mallopt(trim_threshold, 2**31 - 1))
-    except (OSError, AttributeError):
-        return False  # not glibc: nothing to tell
-
-
-keep_freed_memory()
+# glibc shall reuse large freed blocks: each fresh one over 32 MiB costs one page fault per 4 KiB. The process keeps its
+# peak memory until it ends. Another C library has nothing to be told.
+with contextlib.suppress(OSError, AttributeError):
+    _libc = ctypes.CDLL("libc.so.6")
+    if _libc.mallopt(-3, 2**30):  # M_MMAP_THRESHOLD of <malloc.h>
+        _libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -54,48 +46,31 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        ValueError: unknown name, or CUDA asked for where there is none.
-    """
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`, or refuse the name with a ValueError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d\d?)?", name):
         raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if name != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for but this machine has no CUDA device: choose auto or cpu")
-    return device
+    return torch.device(name)
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision for `auto`, `fp32` or `bf16`; `auto` is bf16 where the hardware multiplies it.
+    """Return the precision for `auto`, `fp32` or `bf16`, or refuse the name with a ValueError.
 
-    Elsewhere bf16 is slower. The choice follows the hardware's features, so that it never flips between two runs.
-
-    Raises:
-        ValueError: unknown name.
+    `auto` is bf16 where the hardware multiplies it; elsewhere bf16 is slower. The choice follows the hardware's
+    features, so that it never flips between two runs.
     """
-    if name == "auto":
-        return BF16 if _multiplies_bf16(device) else FP32
-    for precision in (FP32, BF16):
-        if name == precision.name:
-            return precision
-    raise ValueError(f"unknown precision {name!r}: choose auto, fp32 or bf16")
-
-
-def _multiplies_bf16(device: torch.device) -> bool:
+    if name in ("fp32", "bf16"):
+        return FP32 if name == "fp32" else BF16
+    if name != "auto":
+        raise ValueError(f"unknown precision {name!r}: choose auto, fp32 or bf16")
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        return BF16 if torch.cuda.get_device_capability(device) >= (8, 0) else FP32
     # Private and newer than some supported releases of torch: absent means fp32.
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        if getattr(torch.cpu, name, lambda: False)():
-            return True
-    return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return BF16 if any(getattr(torch.cpu, check, lambda: False)() for check in checks) else FP32
 
 
 @contextlib.contextmanager
@@ -106,32 +81,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class Timer:
-    """Seconds between entering and leaving a block, device work included.
-
-    Example:
-        >>> with Timer(torch.device("cpu")) as timer:
-        ...     pass
-        >>> timer.seconds >= 0
-        True
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds = float("nan")
-
-    def __enter__(self) -> Timer:
-        self._start = self._now()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = self._now() - self._start
-
-    def _now(self) -> float:
-        """Return the time once the device has done what it was asked to do."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+def now(device: torch.device) -> float:
+    """Return the time in seconds, once the device has done what it was asked to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def peak_memory_mib(device: torch.device) -> float:
@@ -145,10 +99,8 @@ def environment_record(device: torch.device) -> dict[str, str | int]:
     """Return what a reader needs to judge a timing: device, threads and versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
     return {
-        "device": str(device),
-        "device_name": name,
+        "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
         "torch": torch.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
+        "system": platform.platform(),
     }

@@ -8,11 +8,10 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from mlu_utils.checkpoints import checkpoint_key, load_checkpoint, save_checkpoi
 from mlu_utils.devices import environment_record
 from mlu_utils.digests import code_digest
 from mlu_utils.models import build_model
+from mlu_utils.naming import require_choice
 from mlu_utils.results.scores import NOT_UNLEARNED, SCORE_COLUMNS, method_display, read_scores
 from mlu_utils.scoring import audit, membership
 from mlu_utils.scoring.probe import linear_probe
@@ -74,18 +74,10 @@ class UnlearnedModel:
 def reference_model(study: Study, name: str, *, is_reused: bool = True) -> TrainedModel:
     """Return `original` or `retrained`, from its checkpoint when the very same training was done before.
 
-    Studies that differ in the request only share their original.
-
-    Args:
-        study: what to train on.
-        name: original or retrained.
-        is_reused: False trains anew even so, for a timing of this run.
-
-    Raises:
-        ValueError: another name.
+    Studies that differ in the request only share their original. Without `is_reused` it is trained even so, for a
+    timing of this run.
     """
-    if name not in ("original", "retrained"):
-        raise ValueError(f"unknown reference model {name!r}: choose original or retrained")
+    require_choice("reference model", name, ("original", "retrained"))
 
     def train() -> tuple[nn.Module, dict]:
         table = study.table
@@ -118,46 +110,36 @@ def reference_model(study: Study, name: str, *, is_reused: bool = True) -> Train
 
 
 def run_method(
-    study: Study,
-    original: nn.Module,
-    method: str,
-    reading: str,
-    parameters: Mapping[str, Any],
-    seed: int,
-    *,
-    is_timed: bool = True,
+    study: Study, original: nn.Module, method: str, reading: str, parameters: dict, seed: int, *, is_timed: bool = True
 ) -> UnlearnedModel:
-    """Run a method with the hyperparameters found by name among the parameters.
+    """Run a method with the hyperparameters found by name among the parameters, and the reading where it has several.
 
     A timed method runs twice: the first run of a process also pays for memory and kernels that training has long
     since set up. Both times are reported.
     """
-    used, options = _options(method, reading, parameters)
-    options |= {"seed": seed, "precision": study.number_format}
-    runs = [
-        unlearn(method, original, study.table, study.forget_request, **options) for _ in range(2 if is_timed else 1)
-    ]
-    seconds = [record.unlearning_time_s for _, record in runs]
-    return UnlearnedModel(runs[-1][0], used, seconds[-1], seconds[0])
+    options = _options(method, reading, parameters)
+    seconds = []
+    for _ in range(2 if is_timed else 1):
+        model, record = unlearn(
+            method, original, study.table, study.forget_request, seed=seed, precision=study.number_format, **options
+        )
+        seconds.append(record.unlearning_time_s)
+    return UnlearnedModel(model, options.get("reading", "-"), seconds[-1], seconds[0])
 
 
 def unlearned_model(
-    study: Study, method: str, reading: str, parameters: Mapping[str, Any], seed: int, *, is_reused: bool = True
+    study: Study, method: str, reading: str, parameters: dict, seed: int, *, is_reused: bool = True
 ) -> UnlearnedModel:
     """Return what an untimed `run_method` makes of the study's original, from its checkpoint where there is one.
 
-    The time is that of the run that made it.
-
-    Args:
-        study, method, reading, parameters, seed: see `run_method`.
-        is_reused: False runs the method even so, for a timing of this run.
+    The time is that of the run that made it. Without `is_reused` the method runs even so, for a timing of this run.
     """
-    used, options = _options(method, reading, parameters)
+    options = _options(method, reading, parameters)
 
     def run() -> tuple[nn.Module, dict]:
         original = reference_model(study, "original").model
         made = run_method(study, original, method, reading, parameters, seed, is_timed=False)
-        return made.model, {"unlearning_time_s": made.unlearning_time_s, "first_call_s": made.first_call_s}
+        return made.model, {"unlearning_time_s": made.unlearning_time_s}
 
     facts = {
         "request": study.request,
@@ -167,7 +149,8 @@ def unlearned_model(
         "unlearning_code": code_digest(Path(inspect.getfile(require_method(method).function))),
     }
     model, record, _ = _load_or_make(study, f"unlearned-{method}", facts, run, is_reused)
-    return UnlearnedModel(model, used, record["unlearning_time_s"], record["first_call_s"])
+    seconds = record["unlearning_time_s"]
+    return UnlearnedModel(model, options.get("reading", "-"), seconds, seconds)
 
 
 def _load_or_make(
@@ -196,35 +179,24 @@ def _load_or_make(
     return model, record, False
 
 
-def _options(method: str, reading: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the reading as rows name it, and the method's arguments."""
+def _options(method: str, reading: str, parameters: dict) -> dict:
+    """Return the method's arguments among the parameters, and the reading where it has several."""
     entry = require_method(method)
     options = {name: parameters[name] for name in entry.hyperparameters if name in parameters}
-    used = "-" if entry.readings == ("-",) else reading
-    if used != "-":
-        options["reading"] = used
-    return used, options
+    return options if entry.readings == ("-",) else options | {"reading": reading}
 
 
 # --- Hyperparameters -------------------------------------------------------------------------------------------
 
 
 def tuned(method: str, kind: str, max_epochs: int | None = None) -> dict:
-    """Return the hyperparameters that the search chose for this kind of request; {} for a method without a search.
+    """Return the hyperparameters that the search chose for a kind of request; {} for a method without a search.
 
     Chosen is the quickest of the trials whose objective lies within `TOLERANCE` of the best trial's, and each of its
     two parts within twice that: so small a difference is within the luck of the validation split, and a deletion has a
-    deadline. Of those within 10 % of the quickest time, which is its noise, the best.
-
-    Args:
-        method: a name in `METHODS`.
-        kind: of request.
-        max_epochs: most passes over the images, at least 1; every number of passes above it is cut, where the method's
-            own default stands as well. None: as tuned.
-
-    Raises:
-        FileNotFoundError: this kind was never searched.
-        ValueError: unknown method, or max_epochs below 1.
+    deadline. Of those within 10 % of the quickest time, which is its noise, the best. `max_epochs` cuts every number
+    of passes over the images above it, the method's own defaults as well; None: as tuned. A kind that was never
+    searched is refused.
     """
     if max_epochs is not None and max_epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, or None for as many passes as tuned, got {max_epochs}")
@@ -259,25 +231,15 @@ def read_trials(kind: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """What `compare` found."""
 
-    Args:
-        scores: tidy rows of every run.
-        outputs: name -> probabilities on the test images, (n, num_outputs): Original, Retrain, then of each method
-            the first run of its main reading.
-        settings: method -> the hyperparameters it ran with, where they are not its defaults.
-    """
-
-    scores: pd.DataFrame
-    outputs: dict[str, np.ndarray]
-    settings: dict[str, dict]
+    scores: pd.DataFrame  # tidy rows of every run
+    outputs: dict[str, np.ndarray]  # `probabilities` of the test images: Original, Retrain and each method
+    settings: dict[str, dict]  # method -> the hyperparameters it ran with, where they are not its defaults
 
 
 def plan_settings(study: Study) -> dict[str, dict]:
-    """Return method -> tuned hyperparameters, of the methods in the study's plan that take its request.
-
-    Retrain is none of them. An empty plan holds every method.
-    """
+    """Return method -> tuned hyperparameters, of the study's plan without Retrain; an empty plan holds all that can."""
     kind = study.forget_request.kind
     names = [name for name in study.methods or METHODS if kind in require_method(name).kinds and name != "Retrain"]
     return {name: tuned(name, kind, study.max_epochs) for name in names}
@@ -286,10 +248,10 @@ def plan_settings(study: Study) -> dict[str, dict]:
 def compare(study: Study, original: TrainedModel, retrained: TrainedModel) -> Comparison:
     """Run every method of the study's plan, score each run and keep what later notebooks need.
 
-    The main reading of a method runs once for each unlearning seed. With the first seed only run the methods of
-    `one_seed_methods`, the head reset, which draws nothing at random, and the other readings. Further Retrains follow,
-    one for each of `retrain_seeds`. A first run of WP is thrown away: in a fresh process it would pay for memory and
-    kernels that training has long since set up. Models of `kept_methods` stay on disk for `unlearned_model`.
+    The main reading of a method runs once for each unlearning seed; other readings, `one_seed_methods` and the head
+    reset, which draws nothing at random, run with the first only. Further Retrains follow, one for each of
+    `retrain_seeds`. A first run of WP is thrown away: it would pay for a cold start, see `run_method`. Models of
+    `kept_methods` stay on disk for `unlearned_model`.
     """
     settings, (first, *_) = plan_settings(study), study.unlearning_seeds
     plan = []
@@ -300,8 +262,8 @@ def compare(study: Study, original: TrainedModel, retrained: TrainedModel) -> Co
     plan += [("Retrain", "-", seed) for seed in study.retrain_seeds]
 
     test = study.table.rows("test")
-    outputs = {"Original": probabilities(study, original.model, test)}
-    outputs["Retrain"] = probabilities(study, retrained.model, test)
+    references = {"Original": original.model, "Retrain": retrained.model}
+    outputs = {name: probabilities(study, model, test) for name, model in references.items()}
     scores = []
     if "WP" in settings:
         run_method(study, original.model, "WP", "targeted", settings["WP"], 0, is_timed=False)
@@ -323,20 +285,12 @@ def compare_readings(
     original: TrainedModel,
     retrained: TrainedModel,
     method: str,
-    parameters: Mapping[str, Any],
+    parameters: dict,
     seed: int,
     *,
     has_control: bool = False,
 ) -> tuple[dict[str, UnlearnedModel], pd.DataFrame]:
-    """Return reading -> model of one method, and the tidy rows of all.
-
-    The method runs once for each reading; a process that has run it before times it well.
-
-    Args:
-        study, method, parameters, seed: see `run_method`.
-        original, retrained: reference models of the study.
-        has_control: whether the head reset follows, where it takes the request.
-    """
+    """Run a method once for each reading, and maybe the head reset; return reading -> model, and the rows of all."""
     made = {
         reading: run_method(study, original.model, method, reading, parameters, seed, is_timed=False)
         for reading in require_method(method).readings
@@ -364,10 +318,7 @@ def reference_scores(
 def headlines(study: Study, scores: pd.DataFrame, **models: nn.Module) -> pd.DataFrame:
     """Return one row a run, under its name in tables: its `headline`, its seconds and its speed-up over Retrain.
 
-    Args:
-        study: whose scores they are.
-        scores: tidy rows of any number of runs.
-        **models: more rows, put first, of models that are scored now and have no time.
+    Rows of `models`, which are scored now and have no time, come first.
     """
     names, rows = [], []
     for name, model in models.items():
@@ -384,8 +335,12 @@ def _scored(
     study: Study, made: UnlearnedModel, method: str, retrained: TrainedModel, seed: int = NOT_UNLEARNED
 ) -> pd.DataFrame:
     keys = {"method": method, "reading": made.reading, "unlearning_seed": seed}
-    times = time_rows(study, made.unlearning_time_s, retrain_time_s=retrained.training_time_s, **keys)
-    return pd.concat([score_rows(study, made.model, **keys), times])
+    seconds = made.unlearning_time_s
+    times = [
+        {"split": "-", "label": "-", "metric": "seconds", "value": seconds, "unit": "s"},
+        {"split": "-", "label": "-", "metric": "speedup", "value": retrained.training_time_s / seconds, "unit": "x"},
+    ]
+    return pd.concat([score_rows(study, made.model, **keys), tidy(study, times, **keys)])
 
 
 # --- Scores of one model ---------------------------------------------------------------------------------------
@@ -395,13 +350,7 @@ def score_rows(study: Study, model: nn.Module, *, splits: Iterable[str] = SCORED
     """Return the tidy rows of a model: every score of `scoring.utility` per split, and of a label or class the probe.
 
     The model runs in the study's number format, in which it was trained. The probe learns on the features of the
-    train split and is scored on the test split.
-
-    Args:
-        study: what is scored.
-        model: on any device.
-        splits: splits to score.
-        **keys: of the rows, see `tidy`.
+    train split and is scored on the test split. `keys` of the rows: see `tidy`.
     """
     table, rows = study.table, []
     has_probe = study.forget_request.kind in ("label", "class")
@@ -414,10 +363,8 @@ def score_rows(study: Study, model: nn.Module, *, splits: Iterable[str] = SCORED
         rows += [{"split": split, "unit": "fraction", **row} for row in scores]
     if has_probe:
         (label,) = study.forgotten_names
-        if table.is_multi_label:
-            target = table.labels[:, table.label_index(label)]
-        else:
-            target = (table.labels[:, 0] == table.class_index(label)).float()
+        # Of a class, the mask says where it is.
+        target = table.labels[:, table.label_index(label)] if table.is_multi_label else study.mask[:, 0].float()
         known = [(predicted[split][1].numpy(), target[table.rows(split)].numpy()) for split in PROBE_SPLITS]
         for metric, value in linear_probe(*known[0], *known[1], seed=0).items():
             rows.append({"split": "test", "label": label, "metric": metric, "value": value, "unit": "fraction"})
@@ -425,15 +372,10 @@ def score_rows(study: Study, model: nn.Module, *, splits: Iterable[str] = SCORED
 
 
 def utility_rows(study: Study, rows: torch.Tensor, logits: torch.Tensor) -> list[dict]:
-    """Return every score of `scoring.utility` as {label, metric, value}.
+    """Return every score of `scoring.utility` of logits (n, num_outputs) of these rows as {label, metric, value}.
 
     Of ordered classes also the accuracy with the removed class's images counted to the nearest class that is left,
     as label `reassigned`.
-
-    Args:
-        study: whose request says what is forgotten.
-        rows: images, int64 (n,).
-        logits: (n, num_outputs).
     """
     table = study.table
     labels, mask = table.labels[rows].numpy(), study.mask[rows].numpy()
@@ -448,23 +390,10 @@ def utility_rows(study: Study, rows: torch.Tensor, logits: torch.Tensor) -> list
     return scores
 
 
-def time_rows(study: Study, seconds: float, *, retrain_time_s: float, **keys) -> pd.DataFrame:
-    """Return the rows for seconds and for the speed-up over Retrain, with the keys of `tidy`."""
-    rows = [
-        {"split": "-", "label": "-", "metric": "seconds", "value": seconds, "unit": "s"},
-        {"split": "-", "label": "-", "metric": "speedup", "value": retrain_time_s / seconds, "unit": "x"},
-    ]
-    return tidy(study, rows, **keys)
-
-
 def tidy(
     study: Study, rows: list[dict], *, method: str, reading: str = "-", unlearning_seed: int = NOT_UNLEARNED
 ) -> pd.DataFrame:
-    """Return rows with the study's keys in front, columns as in `results.SCORE_COLUMNS`.
-
-    The keys of the run are `method`, `reading` and `unlearning_seed`; the default of the last says that nothing was
-    unlearned.
-    """
+    """Return rows under the keys of their study and run, columns as in `results.SCORE_COLUMNS`."""
     keys = {
         "profile": study.profile,
         "dataset": study.dataset,
@@ -484,7 +413,7 @@ def headline(study: Study, scores: pd.DataFrame) -> dict[str, float]:
     retained_accuracy; recall, AUC and balanced accuracy of the forgotten entries; the probe's AUC.
     """
     test = scores[scores.split == "test"].set_index(["label", "metric"]).value
-    name = study.forgotten_names[0] if study.forgotten_names else "forgotten"
+    name = (*study.forgotten_names, "forgotten")[0]
     prefix = "forgotten_" if study.forget_request.kind == "partial" else ""
 
     def value(*keys: tuple[str, str]) -> float:
@@ -506,34 +435,23 @@ def probabilities(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndar
 
 
 def verify(
-    study: Study,
-    model: nn.Module,
-    retrained: nn.Module,
-    *,
-    used_splits: Iterable[str] = ("train",),
-    **options,
+    study: Study, model: nn.Module, retrained: nn.Module, *, used_splits: Iterable[str] = ("train",), **options
 ) -> audit.Verification:
     """Return the paper's secondary verification of a model that was asked to forget a label, on shadow data.
 
     Shadow data are the images of `SHADOW_SPLITS` with a known retained label. The attribute attacker reads the
-    forgotten label from the penultimate features. The membership attacker tells training images from shadow images by
-    the loss on the retained labels: a label request removes no image, so that this attack may succeed, on Retrain as
-    well.
+    forgotten label from the penultimate features; its mark is what it reads from the retrained model's. The membership
+    attacker tells training images from shadow images by the loss on the retained labels: a label request removes no
+    image, so that this attack may succeed, on Retrain as well.
 
     Args:
-        study: whose request asks for a label.
-        model: the unlearned model.
-        retrained: the retrained model, whose features are the mark.
         used_splits: splits that training, calibration or fine-tuning saw.
         **options: of `audit.verify_unlearning`: its seed, and what shall differ from `VERIFICATION`.
 
     Raises:
-        ValueError: a request for anything but a label, used splits among the shadow data; see
-            `audit.verify_unlearning`.
+        ValueError: another kind of request, used splits among the shadow data; see `audit.verify_unlearning`.
 
-    Source: Hossain et al. (2025), Algorithm 1, step 7.
-
-    Differs: see `audit.verify_unlearning`.
+    Source: Hossain et al. (2025), Algorithm 1, step 7. Differs: see `audit.verify_unlearning`.
     """
     if study.forget_request.kind != "label":
         raise ValueError(f"verification reads a forgotten label, {study.request} has none: ask for label:<name>")
@@ -548,8 +466,7 @@ def verify(
     features, labels = features[len(members) :], table.labels[rows].numpy()
     phi = membership.label_confidence(np.delete(logits.numpy(), column, 1), np.delete(labels, column, 1))
     scores = -membership.confidence_loss(phi)
-    is_same = retrained is model
-    mark = features if is_same else predict(retrained, table, shadow, precision=study.number_format)[1]
+    mark = features if retrained is model else predict(retrained, table, shadow, precision=study.number_format)[1]
     return audit.verify_unlearning(
         features.numpy(),
         mark.numpy(),

@@ -1,8 +1,4 @@
-"""Networks with one linear head named `fc`.
-
-Every network ends in `fc`, a Linear layer on the penultimate features: label j's logit is row j. Nothing here
-trains or scores.
-"""
+"""Networks that end in one linear head named `fc` on the penultimate features: label j's logit is row j."""
 
 from __future__ import annotations
 
@@ -15,8 +11,8 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from mlu_utils.data.table import name_index
 from mlu_utils.devices import seeded
+from mlu_utils.naming import require_choice
 
 
 class SmallCNN(nn.Module):
@@ -45,20 +41,12 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 def build_model(
     architecture: str, num_outputs: int, *, seed: int, pretrained_weights: str | Path | None = None
 ) -> nn.Module:
-    """Return a network with `num_outputs` logits, initialised under `seed`.
+    """Return a network of `MODELS` with `num_outputs` logits, initialised under `seed`.
 
-    Args:
-        architecture: a name in `MODELS`.
-        num_outputs: number of logits.
-        seed: of the initialisation.
-        pretrained_weights: a state dict on disk (for example torchvision's ImageNet file) for everything but the
-            last layer, which is new, as in the paper.
-
-    Raises:
-        ValueError: unknown architecture, or weights that do not belong to it.
-        FileNotFoundError: no such weights file.
+    Pretrained weights are a state dict on disk (for example torchvision's ImageNet file) for everything but the last
+    layer, which is new, as in the paper; a file that is missing or holds another network's is refused by its name.
     """
-    name_index(architecture, tuple(MODELS), "model")
+    require_choice("model", architecture, MODELS)
     with seeded(seed):
         model = MODELS[architecture](num_outputs)
     model.architecture = architecture
@@ -94,10 +82,7 @@ def fresh_model(model: nn.Module, *, seed: int) -> nn.Module:
 def head(model: nn.Module) -> nn.Linear:
     """Return the last layer, whose rows are the labels and whose input are the penultimate features.
 
-    It is called `fc`, or what the model's attribute `head_name` says.
-
-    Raises:
-        ValueError: no Linear layer of this name; the message names the last one there is.
+    It is called `fc`, or what the model's attribute `head_name` says; a network without it is refused.
     """
     name = getattr(model, "head_name", "fc")
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}

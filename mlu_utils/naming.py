@@ -12,15 +12,10 @@ LIKENESS = 0.5  # of a name worth proposing: a letter or two of a short name, a 
 
 
 def choices(value: str, known: Iterable[str]) -> str:
-    """Return the end of an error message: the names that are accepted, and which of them may have been meant.
+    """Return the end of an error message: the names accepted, in their order (a set's sorted), and the one meant.
 
-    Args:
-        value: what was given.
-        known: what is accepted, in the order to show; a set is sorted.
-
-    Example:
-        >>> choices("orrl", ["orl", "digits"])
-        "choose one of orl, digits; did you mean 'orl'?"
+    >>> choices("orrl", ["orl", "digits"])
+    "choose one of orl, digits; did you mean 'orl'?"
     """
     names = sorted(known) if isinstance(known, set | frozenset) else list(known)
     shown = names if len(names) <= MOST_NAMES else [*names[:5], f"... ({len(names)} in all)"]
@@ -28,10 +23,10 @@ def choices(value: str, known: Iterable[str]) -> str:
     return f"choose one of {', '.join(shown) or '(none)'}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def require_choice(what: str, value: str, known: Iterable[str]) -> None:
-    """Raise ValueError unless the value is among the known ones."""
+def require_choice(what: str, value: str, known: Iterable[str], *, where: str = "") -> None:
+    """Raise ValueError, which begins with `where`, unless the value is among the known ones."""
     if value not in known:
-        raise ValueError(f"unknown {what} {value!r}: {choices(value, known)}")
+        raise ValueError(f"{where}unknown {what} {value!r}: {choices(value, known)}")
 
 
 def require_at_least(least: float, **values: float) -> None:

@@ -1,7 +1,4 @@
-"""Absolute paths of the repository, so that code runs the same from any folder.
-
-Nothing else belongs here: no directory is created and no file is opened.
-"""
+"""Absolute paths of the repository, so that code runs the same from any folder; nothing is made or opened here."""
 
 from pathlib import Path
 

@@ -20,23 +20,17 @@ _FORMS = "label:Male, class:3, people:1,2, images:4,5 or partial:Eyeglasses@1,2 
 
 @dataclass(frozen=True)
 class ForgetRequest:
-    """What must be forgotten.
+    """What must be forgotten; a kind that is unknown, or lacks its name or numbers, is refused with a ValueError.
 
-    Args:
-        kind: one of `KINDS`.
-        name: the label (label, partial) or class (class), else "".
-        ids: identities (people, partial) or rows of the table (images), else ().
-
-    Example:
-        >>> ForgetRequest.parse("partial:Eyeglasses@1,2")
-        ForgetRequest(kind='partial', name='Eyeglasses', ids=(1, 2))
-        >>> str(ForgetRequest("label", "Male"))
-        'label:Male'
+    >>> ForgetRequest.parse("partial:Eyeglasses@1,2")
+    ForgetRequest(kind='partial', name='Eyeglasses', ids=(1, 2))
+    >>> str(ForgetRequest("label", "Male"))
+    'label:Male'
     """
 
-    kind: str
-    name: str = ""
-    ids: tuple[int, ...] = ()
+    kind: str  # one of `KINDS`
+    name: str = ""  # the label (label, partial) or class (class)
+    ids: tuple[int, ...] = ()  # identities (people, partial) or rows of the table (images)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -48,11 +42,7 @@ class ForgetRequest:
 
     @classmethod
     def parse(cls, text: str) -> ForgetRequest:
-        """Read the written form of a request; `str(request)` writes it.
-
-        Raises:
-            ValueError: not one of the forms.
-        """
+        """Read the written form of a request, which `str(request)` writes."""
         kind, _, rest = text.partition(":")
         name, numbers = rest, ""
         if kind == "partial" and "@" in rest:
@@ -73,9 +63,8 @@ class ForgetRequest:
     def mask(self, table: ImageTable) -> torch.Tensor:
         """Return bool (N, K), True = this entry must be forgotten.
 
-        Raises:
-            ValueError: the table has no such label, class, person or image; or the request leaves a training
-                split with nothing to forget or nothing to keep.
+        A table that has no such label, class, person or image is refused with a ValueError, and so is a request that
+        leaves the train split with nothing to forget or nothing to keep.
         """
         mask = torch.zeros(table.labels.shape, dtype=torch.bool)
         if self.kind == "class":
@@ -86,39 +75,30 @@ class ForgetRequest:
             mask[list(self.ids)] = True
         elif self.kind == "label":
             if not table.is_multi_label:
-                raise ValueError(
-                    f"request {self}: {table.source} is single-label; ask for class:{table.class_names[0]}"
-                )
+                other = f"class:{table.class_names[0]}"
+                raise ValueError(f"request {self}: {table.source} is single-label; ask for {other}")
             mask[:, table.label_index(self.name)] = True
         else:
-            missing = sorted(set(self.ids) - set(table.identity.tolist()))
-            if missing or -1 in self.ids:
-                known = table.identity[table.identity >= 0]
+            known = table.identity[table.identity >= 0]
+            if missing := sorted(set(self.ids) - set(known.tolist())):
                 have = f"people {int(known.min())}..{int(known.max())}" if len(known) else "no identities"
-                raise ValueError(f"request {self}: no images of {missing or [-1]}; {table.source} has {have}")
+                raise ValueError(f"request {self}: no images of {missing}; {table.source} has {have}")
             column = slice(None) if self.kind == "people" else table.label_index(self.name)
-            rows = torch.isin(table.identity, torch.tensor(self.ids))
-            mask[rows, column] = True
-        _require_both(self, table, mask)
+            mask[torch.isin(table.identity, torch.tensor(self.ids)), column] = True
+        rows = table.rows("train")
+        entries = mask[rows][~table.labels[rows].isnan()]
+        if not entries.any():
+            raise ValueError(f"request {self} forgets nothing: no known training entry of {table.source} matches")
+        if entries.all():
+            raise ValueError(f"request {self} forgets everything: no training entry of {table.source} is left")
         return mask
-
-
-def _require_both(request: ForgetRequest, table: ImageTable, mask: torch.Tensor) -> None:
-    rows = table.rows("train")
-    known = ~table.labels[rows].isnan()
-    forget = int((mask[rows] & known).sum())
-    if forget == 0:
-        raise ValueError(f"request {request} forgets nothing: no known training entry of {table.source} matches")
-    if forget == int(known.sum()):
-        raise ValueError(f"request {request} forgets everything: no training entry of {table.source} is left")
 
 
 def entry_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the loss of each entry of the label table and which entries are known, both (B, K).
 
-    Args:
-        logits: (B, K) multi-label, (B, C) single-label.
-        labels: float (B, K) in {0, 1, nan}: binary cross-entropy; int64 (B, 1): cross-entropy.
+    Labels are float (B, K) in {0, 1, nan}: binary cross-entropy of logits (B, K); or int64 (B, 1): cross-entropy of
+    logits (B, C).
     """
     logits = at_least_float32(logits)
     if labels.dtype == torch.int64:
@@ -137,8 +117,7 @@ def forget_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) 
 
 def retain_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean loss over the known entries to keep (mask False); 0 where the batch has none."""
-    losses, known = entry_losses(logits, labels)
-    return mean_over(losses, known & ~mask)
+    return forget_loss(logits, labels, ~mask)
 
 
 def mean_over(losses: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

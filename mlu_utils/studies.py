@@ -1,12 +1,11 @@
 """Studies: a data set, a network, a request, a seed and what is compared on them; profiles are files of studies.
 
-`Study.load` is the only reader of `workflow/profiles/*.yaml`. Nothing here trains, and torch is imported by the
-properties that need it only: the workflow reads profiles to find out that there is nothing to do.
+Nothing here trains, and only the properties that need torch import it: the workflow reads profiles to find out that
+there is nothing to do.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib
 import math
@@ -21,7 +20,7 @@ import yaml
 
 from mlu_utils import paths
 from mlu_utils.digests import digest
-from mlu_utils.naming import choices
+from mlu_utils.naming import choices, require_at_least, require_choice
 
 if TYPE_CHECKING:
     import torch
@@ -31,23 +30,14 @@ if TYPE_CHECKING:
     from mlu_utils.requests import ForgetRequest
 
 PROFILE_KEYS = ("profile", "publish_study", "step_studies", "defaults", "notebooks", "studies")
-NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-SCALARS = {"bool": bool, "int": int, "float": float, "str": str, "dict": dict}
+SCALARS = {kind.__name__: kind for kind in (bool, int, float, str, dict)}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the original and the retrained model are trained; the defaults are the paper's.
+    """How the original and the retrained model are trained, see `training.fit`; the defaults are the paper's.
 
-    Args:
-        num_epochs: passes over the training images, at least 1.
-        batch_size: images a step, at least 1.
-        learning_rate, momentum, weight_decay: of SGD, finite and at least 0.
-        schedule: "constant" or "linear", see `training.fit`.
-        is_augmented: flip, affine and colour jitter of each training image.
-
-    Raises:
-        ValueError: a number out of its range.
+    A number out of range is refused with a ValueError.
     """
 
     num_epochs: int = 50
@@ -56,13 +46,11 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "constant"
-    is_augmented: bool = True
+    is_augmented: bool = True  # flip, affine and colour jitter of each training image
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size", "learning_rate", "momentum", "weight_decay"):
-            least = 1 if name in ("num_epochs", "batch_size") else 0
-            if not least <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and at least {least}, got {getattr(self, name)}")
+        require_at_least(1, num_epochs=self.num_epochs, batch_size=self.batch_size)
+        require_at_least(0, learning_rate=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def fit_options(self) -> dict:
         """Return the keyword arguments for `training.fit` and the method Retrain."""
@@ -77,46 +65,27 @@ class Recipe:
 class Study:
     """A data set, a network, a request and a seed, with the plan of what is compared on them.
 
-    Args:
-        profile, name: results lie in `runs/<profile>/<name>/`.
-        dataset: a name in `data.DATASETS`, or a folder of images with a labels.csv.
-        image_size: height in pixels; None: the data set's own.
-        num_images: how many to draw, of data sets that are drawn; None: the data set's own number.
-        dataset_options: further arguments of the data set's loader.
-        architecture: a name in `models.MODELS`.
-        request: for example `label:Eyeglasses`, see `requests.ForgetRequest.parse`.
-        seed: of training.
-        device, precision: auto, or a name that `devices` knows.
-        recipe: how the reference models are trained.
-        methods: whom to compare; empty: every method that takes the request.
-        one_seed_methods: too dear here for more than the first of the unlearning seeds.
-        kept_methods: whose model of the first seed stays on disk, for later notebooks.
-        unlearning_seeds: one run of each method for each; at least one.
-        retrain_seeds: further trainings from scratch, which show Retrain's own spread.
-        max_epochs: methods that train make at most so many passes; None: as tuned.
-
-    Raises:
-        ValueError: no unlearning seed, or max_epochs below 1.
+    A plan without an unlearning seed, or with max_epochs below 1, is refused with a ValueError.
     """
 
-    profile: str
+    profile: str  # results lie in `runs/<profile>/<name>/`
     name: str
-    dataset: str = "orl"
-    image_size: int | None = None
-    num_images: int | None = None
-    dataset_options: dict = field(default_factory=dict)
-    architecture: str = "resnet18"
-    request: str = "label:Eyeglasses"
-    seed: int = 42
-    device: str = "auto"
+    dataset: str = "orl"  # a name in `data.DATASETS`, or a folder of images with a labels.csv
+    image_size: int | None = None  # height in pixels; None: the data set's own
+    num_images: int | None = None  # of data sets that are drawn; None: the data set's own number
+    dataset_options: dict = field(default_factory=dict)  # further arguments of the data set's loader
+    architecture: str = "resnet18"  # a name in `models.MODELS`
+    request: str = "label:Eyeglasses"  # see `requests.ForgetRequest.parse`
+    seed: int = 42  # of training
+    device: str = "auto"  # or a name that `devices` knows, as precision
     precision: str = "auto"
     recipe: Recipe = Recipe()
-    methods: tuple[str, ...] = ()
-    one_seed_methods: tuple[str, ...] = ()
-    kept_methods: tuple[str, ...] = ()
-    unlearning_seeds: tuple[int, ...] = (7, 8, 9)
-    retrain_seeds: tuple[int, ...] = ()
-    max_epochs: int | None = None
+    methods: tuple[str, ...] = ()  # whom to compare; empty: every method that takes the request
+    one_seed_methods: tuple[str, ...] = ()  # too dear here for more than the first of the unlearning seeds
+    kept_methods: tuple[str, ...] = ()  # whose model of the first seed stays on disk, for later notebooks
+    unlearning_seeds: tuple[int, ...] = (7, 8, 9)  # one run of each method for each
+    retrain_seeds: tuple[int, ...] = ()  # further trainings from scratch, which show Retrain's own spread
+    max_epochs: int | None = None  # methods that train make at most so many passes; None: as tuned
 
     def __post_init__(self) -> None:
         if not self.unlearning_seeds:
@@ -126,17 +95,11 @@ class Study:
 
     @classmethod
     def load(cls, profile: str, study: str, /, **change: Any) -> Study:
-        """Read a study of a profile, with some of its values changed.
+        """Read a study of a profile; `change` is any field of `Study` or `Recipe`.
 
         Weakest first: the defaults of `Study` and `Recipe`, the profile's, the study's own values, `change`. A
-        changed study has a folder of its own, so that it overwrites no finished run.
-
-        Args:
-            profile, study: names.
-            change: any field of `Study` or `Recipe`.
-
-        Raises:
-            ValueError: an unknown name, a value of the wrong type or out of range; the message says where it stands.
+        changed study has a folder of its own, so that it overwrites no finished run. An unknown name, or a value of the
+        wrong type or out of range, is refused with a ValueError that says where it stands.
         """
         return Profile.load(profile).study(study, **change)
 
@@ -186,113 +149,81 @@ class Study:
 
     @property
     def forgotten_names(self) -> tuple[str, ...]:
-        """Names of the labels or classes that the request touches: the ones that are not simply retained."""
-        if self.forget_request.kind in ("label", "class", "partial"):
-            table, name = self.table, self.forget_request.name
-            if table.is_multi_label:
-                return (table.label_names[table.label_index(name)],)
-            return (table.class_names[table.class_index(name)],)
-        return ()
+        """Name of the label or class that the request is about, as the table has it; none for people or images."""
+        table, name = self.table, self.forget_request.name
+        index = table.label_index if table.is_multi_label else table.class_index
+        return (table.output_names[index(name)],) if name else ()
 
     def facts(self, plan: bool = True) -> dict[str, Any]:
-        """Return name -> value as JSON has it, the recipe's values among the others: what `load` would take back.
-
-        Args:
-            plan: whether the plan of what is compared is among them.
-        """
+        """Return name -> value as JSON has it, the recipe's and maybe the plan's among them: what `load` takes back."""
         recipe = asdict(self.recipe)
         own = {name: getattr(self, name) for name in _TYPES if name not in recipe and (plan or name not in PLAN)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in (own | recipe).items()}
 
     def check(self) -> None:
-        """Refuse names that nothing answers to, at the price of an import of torch.
-
-        Raises:
-            ValueError: the first such name, what is accepted and the nearest.
-        """
-        # Imported by name: no result depends on this check, so that no fingerprint shall.
-        of = {
-            room: importlib.import_module(f"mlu_utils.{room}") for room in ("data", "models", "training", "unlearning")
-        }
-        named = {
-            "data set": ([] if Path(self.dataset).is_dir() else [self.dataset], of["data"].DATASETS),
-            "architecture": ([self.architecture], of["models"].MODELS),
-            "schedule": ([self.recipe.schedule], of["training"].SCHEDULES),
-            "method": ((*self.methods, *self.one_seed_methods, *self.kept_methods), of["unlearning"].METHODS),
-        }
-        for what, (names, known) in named.items():
+        """Refuse names that nothing answers to with a ValueError, at the price of an import of torch."""
+        is_folder = Path(self.dataset).is_dir()
+        for what, room, table, names in (
+            ("data set", "data", "DATASETS", () if is_folder else (self.dataset,)),
+            ("architecture", "models", "MODELS", (self.architecture,)),
+            ("schedule", "training", "SCHEDULES", (self.recipe.schedule,)),
+            ("method", "unlearning", "METHODS", (*self.methods, *self.one_seed_methods, *self.kept_methods)),
+        ):
+            # Imported by a computed name: no result depends on this check, so that no fingerprint shall.
+            known = getattr(importlib.import_module(f"mlu_utils.{room}"), table)
             for name in names:
-                if name not in known:
-                    raise ValueError(f"unknown {what} {name!r}: {choices(name, known)}")
+                require_choice(what, name, known)
         _ = self.forget_request, self.number_format
 
 
 PLAN = ("methods", "one_seed_methods", "kept_methods", "unlearning_seeds", "retrain_seeds", "max_epochs")
 # Every value that a profile may give a study, with its type.
 _TYPES = {
-    each.name: each.type
-    for owner in (Study, Recipe)
-    for each in fields(owner)
-    if each.name not in ("profile", "name", "recipe")
+    each.name: each.type for each in (*fields(Study), *fields(Recipe)) if each.name not in ("profile", "name", "recipe")
 }
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The studies of one kind of run, and what its notebooks run with; one file `workflow/profiles/<name>.yaml`.
-
-    Args:
-        name: of the profile and of its file.
-        studies: their names, in the order in which they start.
-        publish_study: the study whose outputs the committed notebooks show.
-        step_studies: studies for which the notebooks that go step by step run.
-        content: what the file says.
-    """
+    """The studies of one kind of run, and what its notebooks run with: a file `workflow/profiles/<name>.yaml`."""
 
     name: str
-    studies: tuple[str, ...]
-    publish_study: str
-    step_studies: tuple[str, ...]
-    content: Mapping[str, Any]
+    studies: tuple[str, ...]  # their names, in the order in which they start
+    publish_study: str  # whose outputs the committed notebooks show
+    step_studies: tuple[str, ...]  # for which the notebooks that go step by step run
+    content: Mapping[str, Any]  # of the file
 
     @classmethod
     def load(cls, name: str) -> Profile:
-        """Read a profile and check every value of every study in it.
-
-        Raises:
-            ValueError: no such profile, or a mistake in its file: the message names file and key.
-        """
-        if name not in profile_names():
-            raise ValueError(f"unknown profile {name!r}: {choices(name, profile_names())}")
+        """Read a profile and check every value of every study in it; a ValueError names file and key of a mistake."""
+        require_choice("profile", name, profile_names())
         file = f"{name}.yaml"
         try:
             content = yaml.load((paths.PROFILES / file).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
         except yaml.YAMLError as error:
             raise ValueError(f"{file} is not valid YAML: {error}") from error
-        content = dict(_mapping(content, file))
+        content = _mapping(content, file)
         for key in content:
-            if key not in PROFILE_KEYS:
-                raise ValueError(f"{file}: unknown key {key!r}: {choices(key, PROFILE_KEYS)}")
+            require_choice("key", key, PROFILE_KEYS, where=f"{file}: ")
         if content.get("profile") != name:
             raise ValueError(f"{file}: profile is {content.get('profile')!r}, expected the file's name {name!r}")
-        content["defaults"] = _mapping(content.get("defaults"), f"{file}: defaults")
-        for key in ("studies", "notebooks"):
-            content[key] = _nested(content.get(key), f"{file}: {key}")
+        for key, depth in (("defaults", 1), ("notebooks", 2), ("studies", 2)):
+            content[key] = _mapping(content.get(key), f"{file}: {key}", depth)
         studies = content["studies"]
         if not studies:
             raise ValueError(f"{file}: studies is empty, expected at least one study")
         for study, values in studies.items():
             # The name becomes a folder and a wildcard of the workflow.
-            if not study or not set(study) <= NAME_CHARACTERS or study.startswith("."):
+            if not re.fullmatch(r"[\w-][\w.-]*", study, re.ASCII):
                 raise ValueError(f"{file}: studies.{study}: use letters, digits, '-', '_' and '.' only")
-            values["notebooks"] = _nested(values.get("notebooks"), f"{file}: studies.{study}.notebooks")
+            values["notebooks"] = _mapping(values.get("notebooks"), f"{file}: studies.{study}.notebooks", 2)
         publish_study = content.get("publish_study", next(iter(studies)))
+        require_choice("publish_study", publish_study, studies, where=f"{file}: ")
         step_studies = content.get("step_studies", [publish_study])
         if not isinstance(step_studies, list) or publish_study not in step_studies:
             raise ValueError(f"{file}: step_studies {step_studies!r}: expected a list with {publish_study!r} in it")
-        for key, study in (("publish_study", publish_study), *(("step_studies", each) for each in step_studies)):
-            if study not in studies:
-                raise ValueError(f"{file}: {key} {study!r}: {choices(study, studies)}")
+        for study in step_studies:
+            require_choice("step_studies", study, studies, where=f"{file}: ")
         profile = cls(name, tuple(studies), publish_study, tuple(step_studies), content)
         for study in studies:
             profile.study(study)
@@ -350,7 +281,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _mapping(value, where: str) -> dict:
+def _mapping(value: Any, where: str, depth: int = 1) -> Any:
+    """Return a section of a profile, so many levels deep of names, or refuse what is none."""
+    if depth == 0:
+        return value
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -358,53 +292,28 @@ def _mapping(value, where: str) -> dict:
     for key in value:
         if not isinstance(key, str):
             raise ValueError(f"{where}: the name {key!r} is not text; put it in quotes")
-    return value
-
-
-def _nested(value, where: str) -> dict:
-    return {key: _mapping(inner, f"{where}.{key}") for key, inner in _mapping(value, where).items()}
+    return {key: _mapping(inner, f"{where}.{key}", depth - 1) for key, inner in value.items()}
 
 
 def checked_value(value: Any, annotation: str, where: str) -> Any:
-    """Return a value from YAML or from a literal as the annotated type, or refuse it.
+    """Return a value from YAML or from a literal as the annotated type, or refuse it and say where it stands.
 
-    Args:
-        value: to check.
-        annotation: bool, int, float, str, dict, list[one of them], tuple[one of them, ...], each optionally `| None`.
-        where: named in the error message.
-
-    Returns:
-        The value. A whole number given for a float becomes a float, a list given for a tuple a tuple; nothing else is
-        converted.
-
-    Raises:
-        ValueError: another type, or an infinite or undefined number.
+    Types are bool, int, float, str, dict, list[one] and tuple[one, ...], each optionally `| None`. A whole number given
+    for a float becomes a float, a list given for a tuple a tuple; nothing else is converted. Numbers must be finite.
     """
-    return _checked(value, ast.parse(annotation, mode="eval").body, annotation, where)
-
-
-def _checked(value, node: ast.expr, annotation: str, where: str):
-    match node:
-        case ast.BinOp(left=inner, op=ast.BitOr(), right=ast.Constant(value=None)):
-            return None if value is None else _checked(value, inner, annotation, where)
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            kinds = list
-        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=[inner, rest])) if (
-            ast.unparse(rest) == "..."
-        ):
-            kinds = (list, tuple)
-        case ast.Name(id=name) if name in SCALARS:
-            return _checked_scalar(value, SCALARS[name], annotation, where)
-        case _:
-            names = f"{', '.join(SCALARS)}, list[one], tuple[one, ...], or '... | None'"
-            raise ValueError(f"{where}: unknown type {annotation!r}; use {names}")
-    if not isinstance(value, kinds):
-        raise ValueError(f"{where}: expected {annotation}, got {value!r}; write [a, b]")
-    items = [_checked(item, inner, annotation, f"{where}[{i}]") for i, item in enumerate(value)]
-    return items if kinds is list else tuple(items)
-
-
-def _checked_scalar(value, kind: type, annotation: str, where: str):
+    name = annotation.removesuffix(" | None")
+    if value is None and name != annotation:
+        return None
+    if found := re.fullmatch(r"(?P<kind>list)\[(?P<one>.+)\]|tuple\[(?P<each>.+), \.\.\.\]", name):
+        kind = list if found["kind"] else tuple
+        if not isinstance(value, (list, kind)):
+            raise ValueError(f"{where}: expected {annotation}, got {value!r}; write [a, b]")
+        inner = found["one"] or found["each"]
+        return kind(checked_value(item, inner, f"{where}[{i}]") for i, item in enumerate(value))
+    if name not in SCALARS:
+        known = f"{', '.join(SCALARS)}, list[one], tuple[one, ...], or '... | None'"
+        raise ValueError(f"{where}: unknown type {annotation!r}; use {known}")
+    kind = SCALARS[name]
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
@@ -415,18 +324,13 @@ def _checked_scalar(value, kind: type, annotation: str, where: str):
 
 
 def _advice(value, kind: type) -> str:
-    if kind is bool and isinstance(value, str | int):
-        return "; write true or false without quotes"
-    if kind is str:
-        return "; put it in quotes"
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return f"; write {int(value)}"
-    if kind in (int, float) and isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            if not math.isfinite(kind(value)):
-                return ""
-            # YAML 1.1 takes 1e-3 for text: it wants a point in the mantissa.
-            text = re.sub(r"^(-?\d+)e", r"\1.0e", repr(kind(value)))
-            why = " (YAML reads an exponent without a decimal point as text)" if kind is float else ""
-            return f"; write {text}{why}"
-    return ""
+    advice = {bool: "; write true or false without quotes", str: "; put it in quotes"}.get(kind, "")
+    if kind in (int, float) and isinstance(value, str | float):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = kind(value)
+            if number == float(value) and math.isfinite(number):
+                # YAML 1.1 takes 1e-3 for text: it wants a point in the mantissa.
+                text = re.sub(r"^(-?\d+)e", r"\1.0e", repr(number))
+                why = " (YAML reads an exponent without a decimal point as text)" if kind is float else ""
+                advice = f"; write {text}{why}"
+    return advice

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,8 +24,6 @@ from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import retain_loss
 
 SCHEDULES = ("constant", "linear")
-BATCHNORM_MODES = ("train", "eval")
-Item = TypeVar("Item")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -45,30 +43,22 @@ def rows_with_entries(table: ImageTable, rows: torch.Tensor, mask: torch.Tensor)
 @contextlib.contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Run a block with the whole model in eval mode and give each module its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        for module, was_training in modes:
+        for module, was_training in modes.items():
             module.training = was_training
-
-
-def is_finite(model: nn.Module) -> bool:
-    """Return whether every weight is finite."""
-    return all(bool(p.isfinite().all()) for p in model.parameters())
 
 
 def sgd(
     parameters: Iterable[nn.Parameter], *, learning_rate: float, momentum: float, weight_decay: float
 ) -> torch.optim.SGD:
-    """Return SGD over the parameters, fused: one pass over the memory a step.
+    """Return SGD over the parameters, fused: one pass over the memory a step; a number below 0 is refused.
 
     On a CPU the fused step takes weight and gradient to lie in memory alike and is silently wrong where they do not.
     `backward` sees to it; whoever assigns a gradient by hand must, too.
-
-    Raises:
-        ValueError: a number below 0 or not finite.
     """
     require_at_least(0, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True)
@@ -76,8 +66,8 @@ def sgd(
 
 def descend(
     model: nn.Module,
-    batches: Iterable[Item],
-    objective: Callable[[Item], torch.Tensor],
+    batches: Iterable,
+    objective: Callable[..., torch.Tensor],
     optimizer: torch.optim.Optimizer,
     *,
     batchnorm: str = "train",
@@ -87,29 +77,24 @@ def descend(
     is_watched: bool = False,
     seed: int = 0,
 ) -> list[float]:
-    """Take one optimiser step a batch on the objective and leave the model in eval mode: the loop of all training.
+    """Take one optimiser step a batch on `objective(batch)` and return the loss before each: the loop of all training.
+
+    The model changes in place and is left in eval mode.
 
     Args:
-        model: what learns; changed in place.
-        batches: what the objective is computed on.
-        objective: batch -> loss to minimise.
-        optimizer: over the weights that may change.
         batchnorm: "train": batch statistics, and the running ones move; "eval": they stay.
         frozen: modules that stay in eval mode whatever `batchnorm` says.
         rates: learning rates, one a step; None: the optimiser's own.
         after_step: called with the loss before the step.
-        is_watched: check each loss before its step, for a caller who looks at the model in between; otherwise all are
-            checked at the end, because each look makes a GPU wait.
+        is_watched: check each loss before its step, for a caller who looks at the model in between; otherwise all at
+            the end, because each look makes a GPU wait.
         seed: of what the model itself draws, such as dropout.
 
-    Returns:
-        The loss before each step.
-
     Raises:
-        ValueError: unknown batchnorm mode, or a batch of one image that BatchNorm cannot normalise.
+        ValueError: unknown batchnorm mode, or a batch of one image, which BatchNorm cannot normalise.
         NonFiniteLossError: a loss or a weight was not finite; the model is back where this call found it.
     """
-    require_choice("batchnorm mode", batchnorm, BATCHNORM_MODES)
+    require_choice("batchnorm mode", batchnorm, ("train", "eval"))
     last_good = copy.deepcopy(model.state_dict())
     model.train(batchnorm == "train")
     for module in frozen:
@@ -140,7 +125,7 @@ def descend(
     optimizer.zero_grad(set_to_none=True)
     values = torch.stack(losses).tolist() if losses else []
     # The loss of the last step says nothing about the weights that this step left behind.
-    if not (all(map(math.isfinite, values)) and is_finite(model)):
+    if not all(map(math.isfinite, values)) or not all(bool(p.isfinite().all()) for p in model.parameters()):
         model.load_state_dict(last_good)
         what = next((f"loss became {v}" for v in values if not math.isfinite(v)), "weights were not finite")
         raise NonFiniteLossError(
@@ -173,24 +158,17 @@ def fit(
     after_epoch: Callable[[nn.Module, dict], None] | None = None,
     description: str = "training",
 ) -> list[dict]:
-    """Train the model in place by SGD on the retain loss and leave it in eval mode.
+    """Train the model in place, on its device, by SGD on the retain loss and leave it in eval mode.
 
     Args:
-        model: on the device to train on.
-        table: the data.
-        rows: rows to train on; default: the train split.
+        table, rows: the data, and which rows to train on; default: the train split.
         mask: bool (N, K), entries that the loss leaves out. An image with no entry left is not shown at all, so
             that its pixels do not reach BatchNorm's statistics either.
-        num_epochs: passes over the rows, at least 1.
-        batch_size, learning_rate, momentum, weight_decay: the paper's values are the defaults.
+        num_epochs, batch_size, learning_rate, momentum, weight_decay: the paper's values are the defaults.
         schedule: "constant" (the paper's) or "linear", down to 0 over all steps: a short training ends closer to
             where a long one would, and two trainings differ less by chance.
-        augmentation: random changes of the images, or None.
         seed: of the order of the images, their augmentation, and dropout.
-        precision: number format of forward and backward pass.
-        after_epoch: called with the model in eval mode and the epoch's record, which it may extend; its time is
-            not counted in `seconds`.
-        description: shown by the progress bar.
+        after_epoch: called with the model in eval mode and the epoch's record, which it may extend, outside `seconds`.
 
     Returns:
         One record an epoch: epoch (from 1), retain_loss (mean over the batches), seconds.
@@ -240,18 +218,13 @@ def fit(
 
 
 def predict_logits(model: nn.Module, table: ImageTable, rows: torch.Tensor, **options) -> torch.Tensor:
-    """Return the logits of the rows alone, see `predict`."""
+    """Return only the logits of `predict`."""
     return predict(model, table, rows, **options)[0]
 
 
 @torch.no_grad()
 def predict(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    *,
-    batch_size: int = 256,
-    precision: Precision = FP32,
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, *, batch_size: int = 256, precision: Precision = FP32
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits (len(rows), num_outputs) and the penultimate features that the head turns into them.
 
@@ -270,56 +243,34 @@ def predict(
 
 
 def right_entries(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    chosen: torch.Tensor,
-    *,
-    precision: Precision = FP32,
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, chosen: torch.Tensor, *, precision: Precision = FP32
 ) -> torch.Tensor:
-    """Return for each known entry among the chosen ones, bool (len(rows), K), whether the model predicts it right.
-
-    Returns:
-        bool (number of these entries,): its mean is an accuracy, that of its opposite an error.
-    """
+    """Return for each known entry among the chosen ones, bool (len(rows), K), whether it is predicted right, bool."""
     logits, labels = predict_logits(model, table, rows, precision=precision), table.labels[rows]
     right = (logits > 0) == (labels > 0) if table.is_multi_label else logits.argmax(1, keepdim=True) == labels
     return right[chosen & ~labels.isnan()]
 
 
-@torch.no_grad()
 def extract_block_features(
-    model: nn.Module,
-    table: ImageTable,
-    rows: torch.Tensor,
-    *,
-    batch_size: int = 256,
-    precision: Precision = FP32,
+    model: nn.Module, table: ImageTable, rows: torch.Tensor, **options
 ) -> dict[str, torch.Tensor]:
-    """Return what each block puts out, averaged over positions: name -> float32 (len(rows), channels) on the CPU.
+    """Return what each of `models.blocks` puts out in `predict`, averaged over positions, in forward order.
 
-    Blocks are those of `models.blocks`, in forward order; the model runs in eval mode and is left as it was.
-
-    Raises:
-        ValueError: the network has no blocks, or runs one more than once in a pass.
+    It is name -> float32 (len(rows), channels) on the CPU. A network without blocks, or one that runs a block more than
+    once in a pass, is refused with a ValueError.
     """
     features: dict[str, list[torch.Tensor]] = {name: [] for name in blocks(model)}
     if not features:
         raise ValueError(f"{type(model).__name__} has neither residual blocks nor ReLU layers to look at")
 
-    def keep(name: str) -> Callable:
-        def hook(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-            # Averaged here and now: the next layer may write into this output.
-            features[name].append(output.float().flatten(2).mean(2).cpu() if output.ndim > 2 else output.float().cpu())
+    def keep(name: str, _module: nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
+        # Averaged here and now: the next layer may write into this output.
+        features[name].append(output.float().flatten(2).mean(2).cpu() if output.ndim > 2 else output.float().cpu())
 
-        return hook
-
-    hooks = [block.register_forward_hook(keep(name)) for name, block in blocks(model).items()]
-    try:
-        predict(model, table, rows, batch_size=batch_size, precision=precision)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as hooks:
+        for name, block in blocks(model).items():
+            hooks.enter_context(block.register_forward_hook(partial(keep, name)))
+        predict(model, table, rows, **options)
     for name, parts in features.items():
         if (count := sum(map(len, parts))) != len(rows):
             raise ValueError(f"block {name} ran {count // len(rows)} times in a pass: give each use its own layer")

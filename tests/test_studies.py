@@ -212,7 +212,7 @@ def test_a_fitting_value_is_taken(value, annotation, expected):
         (7, "str", "put it in quotes"),
         (True, "int", "expected int, got bool True"),
         ("a", "list[str]", r"write \[a, b\]"),
-        (["a", 1], "list[str]", r"here\[1\]: expected list\[str\], got int 1"),
+        (["a", 1], "list[str]", r"here\[1\]: expected str, got int 1; put it in quotes"),
         (float("inf"), "float", "expected a finite number"),
         ([1], "dict", "expected dict, got list"),
         ((1, 2), "tuple[int, int]", "unknown type 'tuple"),

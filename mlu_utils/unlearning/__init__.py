@@ -200,7 +200,7 @@ def unlearn(
         >>> record.request
         'class:3'
     """
-    from mlu_utils.devices import Timer, peak_memory_mib, resolve_precision
+    from mlu_utils.devices import now, peak_memory_mib, resolve_precision
     from mlu_utils.requests import ForgetRequest
     from mlu_utils.training import device_of
     from mlu_utils.unlearning.task import Task
@@ -217,7 +217,7 @@ def unlearn(
     if head is not None:
         model = copy.copy(model)  # the same weights under an object of our own, which may know its head's name
         model.head_name = head
-    with Timer(device) as timer:
-        unlearned = method.function(Task(model, table, request, seed=seed, precision=precision), **hyperparameters)
-    record = UnlearningRecord(name, str(request), seed, hyperparameters, timer.seconds, peak_memory_mib(device))
-    return unlearned, record
+    start = now(device)
+    unlearned = method.function(Task(model, table, request, seed=seed, precision=precision), **hyperparameters)
+    seconds = now(device) - start
+    return unlearned, UnlearningRecord(name, str(request), seed, hyperparameters, seconds, peak_memory_mib(device))
