@@ -1,0 +1,71 @@
+"""NoMUS and the membership attack that it is made of, as the identity benchmark MUFAC / MUCAC defines them.
+
+Its parts stand for themselves: the attack's accuracy has a null of its own (`attack_null`), and a model that was never
+trained has a NoMUS above one half.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+
+from mlu_utils.scoring.arrays import checked
+
+SMALLEST = 10  # images of a side: a tenth of them is set aside to test
+
+
+def benchmark_attack(forget_losses: ArrayLike, unseen_losses: ArrayLike, *, seed: int = 42) -> dict[str, float]:
+    """Accuracy of a logistic regression that tells images to forget, (n,), from unseen ones, (m,), by their loss.
+
+    Returns:
+        mia_accuracy: mean over ten stratified splits with a tenth to test, in [0, 1]; forgetting_score =
+        |mia_accuracy - .5|, lower = the two look alike; mia_sd over the splits; num_members and num_nonmembers used.
+
+    Raises:
+        ValueError: fewer than ten images on a side, or losses that are not finite.
+
+    Source: Choi and Na (2023), Towards Machine Unlearning Benchmarks; public notebooks. Losses to forget are shuffled
+    and cut to the number of unseen ones; where they are fewer, nothing is balanced.
+    Differs: always in double precision; in single precision losses of a thousandth give .492 where double gives .5.
+    """
+    forget, unseen = checked(forget=(forget_losses, "n"), unseen=(unseen_losses, "m"))
+    forget = forget.copy()
+    np.random.RandomState(seed).shuffle(forget)
+    forget = forget[: len(unseen)]
+    if min(len(forget), len(unseen)) < SMALLEST:
+        sizes = f"{len(forget)} losses to forget and {len(unseen)} unseen"
+        raise ValueError(f"{sizes}: the attack needs {SMALLEST} of each")
+    is_member = np.arange(len(unseen) + len(forget)) >= len(unseen)
+    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
+    found = cross_val_score(LogisticRegression(), np.concatenate([unseen, forget])[:, None], is_member, cv=splits)
+    accuracy = float(found.mean())
+    scores = {"mia_accuracy": accuracy, "forgetting_score": abs(accuracy - 0.5), "mia_sd": float(found.std())}
+    return scores | {"num_members": len(forget), "num_nonmembers": len(unseen)}
+
+
+def attack_null(unseen_losses: ArrayLike, *, num_splits: int = 20, seed: int = 42) -> dict[str, float]:
+    """Mean and standard deviation of `benchmark_attack` between random halves of the unseen images, (m,).
+
+    This is what the attack gives where there is nothing to find: mia_null and mia_null_sd.
+    """
+    (unseen,) = checked(unseen=(unseen_losses, "m"))
+    draw, half = np.random.default_rng(seed), len(unseen) // 2
+    orders = [draw.permutation(unseen) for _ in range(num_splits)]
+    found = [benchmark_attack(x[:half], x[half : 2 * half], seed=seed)["mia_accuracy"] for x in orders]
+    return {"mia_null": float(np.mean(found)), "mia_null_sd": float(np.std(found))}
+
+
+def nomus(accuracy: float, mia_accuracy: float, *, weight: float = 0.5) -> float:
+    """Weight * accuracy + (1 - weight) (1 - 2 |mia_accuracy - .5|), in [0, 1], higher is better.
+
+    Source: Choi and Na (2023); the notebooks have a weight of one half.
+
+    >>> round(nomus(0.5951, 0.7136), 4)  # the benchmark's original model
+    0.584
+    """
+    for name, value in (("accuracy", accuracy), ("mia_accuracy", mia_accuracy), ("weight", weight)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
+    return weight * accuracy + (1 - weight) * (1 - 2 * abs(mia_accuracy - 0.5))

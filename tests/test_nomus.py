@@ -1,0 +1,57 @@
+"""NoMUS: parity with the benchmark's own notebooks and with the printed tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlu_utils import paths
+from mlu_utils.scoring.nomus import attack_null, benchmark_attack, nomus
+
+CONTENT = json.loads((Path(__file__).parent / "golden" / "mufac_mia_nomus.json").read_text())
+CASES = list(zip(CONTENT["inputs"]["cases"], CONTENT["outputs"]["mia"], strict=True))
+PRINTED = pd.read_csv(paths.REFERENCE / "benchmark_mufac_mucac.csv")
+
+
+@pytest.mark.parametrize(("given", "expected"), CASES, ids=[given["name"] for given, _ in CASES])
+def test_attack_is_the_notebooks(given, expected):
+    losses, wanted = (np.array(given[f"{side}_losses"]) for side in ("forget", "unseen")), expected["float64"]
+    found = benchmark_attack(*losses)
+    assert found["mia_accuracy"] == pytest.approx(wanted["MIA"], abs=1e-9)
+    assert found["forgetting_score"] == pytest.approx(wanted["forgetting_score"], abs=1e-9)
+    assert found["mia_sd"] == pytest.approx(np.std(wanted["split_accuracies"]), abs=1e-9)
+    assert (found["num_members"], found["num_nonmembers"]) == (wanted["n_members"], wanted["n_non_members"])
+
+
+def test_score_is_the_notebooks():
+    parts, expected = CONTENT["inputs"]["score_parts"], CONTENT["outputs"]["nomus"]
+    assert [nomus(part["acc"], part["mia"]) for part in parts] == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_printed_score_follows_from_its_printed_parts():
+    cells = PRINTED.pivot_table(index=["dataset", "task", "method"], columns="metric", values="value", sort=False)
+    found = [nomus(accuracy, 0.5 + f) for accuracy, f in zip(cells["Test Acc"], cells["MIA"], strict=True)]
+    assert len(found) == 45
+    assert np.abs(np.array(found) - cells["NoMUS"]).max() <= 0.00011  # half a digit of each part
+
+
+def test_halves_of_one_set_cannot_be_told_apart():
+    null = attack_null(np.random.default_rng(0).exponential(size=400))
+    assert abs(null["mia_null"] - 0.5) < 0.05 and 0 < null["mia_null_sd"] < 0.1
+
+
+def test_a_shift_of_difficulty_alone_is_called_membership():
+    """Nobody was trained on either side: the attack's .5 holds for exchangeable sets only."""
+    draw = np.random.default_rng(0)
+    assert benchmark_attack(draw.exponential(size=400), 3 * draw.exponential(size=400))["mia_accuracy"] > 0.6
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="9 losses to forget and 20 unseen: the attack needs 10"):
+        benchmark_attack(np.ones(9), np.ones(20))
+    with pytest.raises(ValueError, match="accuracy must be in"):
+        nomus(59.5, 0.7)
