@@ -63,7 +63,7 @@ def nomus(accuracy: float, mia_accuracy: float, *, weight: float = 0.5) -> float
     Source: Choi and Na (2023); the notebooks have a weight of one half.
 
     >>> round(nomus(0.5951, 0.7136), 4)  # the benchmark's original model
-    0.584
+    0.5839
     """
     for name, value in (("accuracy", accuracy), ("mia_accuracy", mia_accuracy), ("weight", weight)):
         if not 0 <= value <= 1:
