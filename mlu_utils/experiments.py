@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,7 +163,7 @@ def unlearned_model(
         "method": method,
         "options": {name: str(value) for name, value in options.items()},
         "unlearning_seed": seed,
-        "unlearning_code": code_digest(Path(inspect.getfile(require_method(method).function))),
+        "unlearning_code": code_digest(source=inspect.getsource(inspect.getmodule(require_method(method).function))),
     }
     model, record, _ = _load_or_make(study, f"unlearned-{method}", facts, run, is_reused)
     return UnlearnedModel(model, used, record["unlearning_time_s"], record["first_call_s"])
