@@ -44,20 +44,16 @@ def main(arguments: list[str] | None = None) -> int:
                 content = json.dumps(results if is_all else result, indent=2)
                 write_atomically({options.json: f"{content}\n".encode()})
         return 0
-    except (ValueError, FileNotFoundError, csv.Error) as error:
+    except (ValueError, OSError, RuntimeError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ValueError | FileNotFoundError | csv.Error) else 1
     except KeyboardInterrupt:
         print("error: interrupted; trained models are kept, --reuse takes them", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    text = "Run one unlearning experiment, from training to scores."
-    parser = argparse.ArgumentParser(prog="run_experiment.py", description=text)
+    parser = argparse.ArgumentParser(description="Run one unlearning experiment, from training to scores.")
     parser.add_argument("--method", required=True, help="a method such as WP or SCRUB, or all")
     parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, or a folder with a labels.csv")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -80,8 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Iterator[dict]:
     """Yield one result a method, as soon as it is there: seconds, speed-up, and five test scores of three models.
 
-    Raises:
-        ValueError: anything unknown or impossible among the options, before any training starts.
+    What is unknown or impossible among the options is a ValueError before any training starts.
     """
     from mlu_utils import experiments
     from mlu_utils.checkpoints import save_checkpoint
@@ -148,18 +143,17 @@ def _study(options: argparse.Namespace) -> Study:
         print(f"note: {options.dataset} is not here; {dataset} stands in for it", file=sys.stderr)
     profile = Profile.load(options.profile)
     same_data = [name for name in profile.studies if profile.study(name).dataset == dataset]
-    change = {
+    given = {
         "dataset": dataset,
         "request": options.request or f"label:{options.label}",
         "seed": options.seed,
         "device": options.device,
+        "architecture": options.model,
+        "num_epochs": options.epochs,
     }
+    change = {name: value for name, value in given.items() if value is not None}
     if not same_data:  # what the profile says of another data set's size does not apply
         change |= {"image_size": None, "num_images": None, "dataset_options": {}}
-    if options.model:
-        change["architecture"] = options.model
-    if options.epochs is not None:
-        change["num_epochs"] = options.epochs
     study = profile.study(same_data[0] if same_data else profile.publish_study, **change)
     study = replace(study, profile="experiments", name=Path(dataset).name)
     if options.label and not study.table.is_multi_label:

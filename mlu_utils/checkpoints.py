@@ -40,9 +40,7 @@ def load_checkpoint(
 ) -> tuple[nn.Module, dict]:
     """Return the model in eval mode and its metadata; no code of the file is executed.
 
-    Args:
-        file: written by `save_checkpoint`.
-        architecture, num_outputs, facts: what the metadata must say under these names, where given.
+    What is given as architecture, num_outputs or facts is what the metadata must say under this name.
 
     Raises:
         FileNotFoundError: no such file.

@@ -27,22 +27,15 @@ def digest(facts: Any) -> str:
 def code_digest(*roots: str, source: str = "", excludes: tuple[str, ...] = ()) -> str:
     """Return the SHA-256 of the code that `import_closure` finds, computed once a process for the same arguments."""
     modules = import_closure(*roots, source=source, excludes=excludes)
-    of_modules = {name: _digest_and_imports(_read(file), name)[0] for name, file in modules.items()}
+    of_modules = {name: _digest_and_imports(file.read_text("utf-8"), name)[0] for name, file in modules.items()}
     return digest([_digest_and_imports(source, "source")[0], of_modules])
 
 
 def import_closure(*roots: str, source: str = "", excludes: tuple[str, ...] = ()) -> dict[str, Path]:
-    """Return name -> file of the roots and of all that they import from this package, directly or indirectly.
+    """Return name -> file of the roots and of all that they, and a text, import from this package, even indirectly.
 
-    Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root.
-
-    Args:
-        roots: names of modules of the package.
-        source: Python text, for example the cells of a notebook, which counts likewise.
-        excludes: names of modules that do not count, nor what only they import.
-
-    Raises:
-        ValueError: no such module, or one that is no Python.
+    Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root. What
+    is excluded does not count, nor what only it imports. A root that does not exist and bad Python are a ValueError.
     """
     found: dict[str, Path] = {}
     for root in roots:
@@ -57,7 +50,7 @@ def import_closure(*roots: str, source: str = "", excludes: tuple[str, ...] = ()
         seen.add(name)
         if file is not None:
             found[name] = file
-            pending += _imports(_read(file), f"{name}.__init__" if file.stem == "__init__" else name)
+            pending += _imports(file.read_text("utf-8"), f"{name}.__init__" if file.stem == "__init__" else name)
     return dict(sorted(found.items()))
 
 
@@ -73,10 +66,6 @@ def _imports(source: str, module: str) -> list[str]:
     parts = module.split(".")
     found = _digest_and_imports(source, module)[1]
     return [".".join([*(parts[:-level] if level else ()), name]) for level, name in found]
-
-
-def _read(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
 
 
 @cache

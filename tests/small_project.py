@@ -94,7 +94,7 @@ def use_project(root, monkeypatch):
 
 def forget_files():
     digests.code_digest.cache_clear()
-    for remembered in (notebooks._data_sha256, notebooks._content_of):
+    for remembered in (notebooks._data_sha256, notebooks._content):
         remembered.cache_clear()
 
 

@@ -196,13 +196,9 @@ def read_parameters(notebook: Mapping, name: str) -> dict[str, tuple[str, Any]]:
     return {parameter: found[:2] for parameter, found in _assignments(notebook, name).items()}
 
 
-def _content(notebook: str) -> tuple[dict[str, tuple[str, Any]], str, frozenset]:
-    """Return a committed notebook's parameters, its other code with magic lines as text, and the constants in it."""
-    return _content_of(committed(notebook), committed(notebook).stat().st_mtime_ns)
-
-
 @cache
-def _content_of(path: Path, modified_ns: int) -> tuple[dict[str, tuple[str, Any]], str, frozenset]:
+def _content(path: Path) -> tuple[dict[str, tuple[str, Any]], str, frozenset]:
+    """Return a notebook's parameters, its other code with magic lines as text, and the constants in it."""
     notebook = read_notebook(path)
     source = "\n".join(map(source_of, _split(notebook, path.stem)[1]))
     source = re.sub(r"^([ \t]*)([%!].*)$", lambda line: f"{line[1]}_ = {line[2]!r}", source, flags=re.MULTILINE)
@@ -237,7 +233,7 @@ def _literal(value: Any) -> str:
 
 def resolve_parameters(job: Job) -> dict[str, Any]:
     """Return every parameter of a job's notebook with the value that it runs with; refuse names that it lacks."""
-    parameters = _content(job.notebook)[0]
+    parameters = _content(committed(job.notebook))[0]
     resolved = {name: value for name, (_, value) in parameters.items()}
     filled_in = {"profile": job.profile.name, "study": job.study, "change": {}}
     for name, value in job.profile.knobs(job.notebook, job.study).items():
@@ -307,7 +303,7 @@ def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
             "data": {name: _data_sha256(paths.DATA / name) for name in rule.data},
             "upstream": [[up.notebook, up.study, fingerprint(up, known)] for up in job.upstream()],
         }
-        if rule.runs_for == "profile" and rule.needs:
+        if rule.needs and not job.study:
             facts["publish_study"] = job.profile.publish_study
         known[job] = digest(facts)
     return known[job]
@@ -322,7 +318,7 @@ def _code_digest(notebook: str, rule: Rule, parameters: Mapping, study: Mapping)
     from mlu_utils.data import DATASETS, module_of
     from mlu_utils.unlearning import METHODS
 
-    _, source, constants = _content(notebook)
+    _, source, constants = _content(committed(notebook))
     named = {*rule.methods, *texts([parameters, study]), *(() if rule.uses_plan else constants)}
     if study.get("methods") == []:
         kind = study["request"].partition(":")[0]

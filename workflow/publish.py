@@ -52,11 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def publish(profile: Profile) -> None:
-    """Renew `notebooks/`, `figures/` and the README's table; what no run makes any more leaves `figures/`.
-
-    Raises:
-        ValueError: a notebook has not run or is out of date, names a path of a machine, or gets too big.
-    """
+    """Renew `notebooks/`, `figures/` and the README's table; what no run makes any more leaves `figures/`."""
     if profile.name == "smoke":
         raise ValueError("the numbers of profile smoke mean nothing: publish another one")
     with run.lock():
@@ -82,8 +78,7 @@ def _figures(profile: Profile) -> dict[Path, bytes]:
                 found[paths.FIGURES / f"{path.stem}_{study}{path.suffix}"] = path
     contents = {path: source.read_bytes() for path, source in sorted(found.items())}
     for path, content in contents.items():
-        own = MACHINE_PATH.search(content.decode(errors="replace")) if path.suffix in (".csv", ".json") else None
-        if own:
+        if path.suffix in (".csv", ".json") and (own := MACHINE_PATH.search(content.decode(errors="replace"))):
             raise ValueError(f"{found[path].relative_to(paths.ROOT)} names a path of this machine: {own[0]}")
     return contents
 
@@ -117,8 +112,7 @@ def _pages(profile: Profile) -> dict[Path, bytes]:
             "outputs_sha256": outputs_sha256(page),
         }
         pages[path] = notebooks.as_bytes(page)
-        unfit = why_unfit(page, len(pages[path]))
-        if unfit:
+        if unfit := why_unfit(page, len(pages[path])):
             raise ValueError(f"{path.name}: {unfit}")
     return pages
 
@@ -148,7 +142,7 @@ def _without_machine(outputs: list) -> list:
 
 def results_table(profile: Profile, folder: Path) -> str:
     """Return the README's table in Markdown, from the tables in `folder`: test split, mean over the seeds."""
-    tables = {name: pd.read_csv(folder / f"{name}.csv") for name, *_ in COLUMNS.values()}
+    means = {name: _means(folder / f"{name}.csv") for name, *_ in COLUMNS.values()}
     lines = [f"| forgotten | model | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name in STUDIES:
         study = profile.study(name)
@@ -156,7 +150,7 @@ def results_table(profile: Profile, folder: Path) -> str:
         title = f"{forgotten} (`{study.dataset}`, {study.recipe.num_epochs} epochs)"
         for method in METHODS:
             cells = [
-                _mean(tables[table], study.request, method, metric, label or forgotten, digits)
+                _printed(means[table].get((study.request, method, metric, label or forgotten)), digits)
                 for table, metric, label, digits in COLUMNS.values()
             ]
             if any(cells):
@@ -167,22 +161,17 @@ def results_table(profile: Profile, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _mean(table: pd.DataFrame, request: str, method: str, metric: str, label: str, digits: int | None) -> str:
-    """Return the mean over the seeds as the README prints it, empty where there is none."""
-    chosen = table[
-        (table.request == request)
-        & (table.method == method)
-        & table.reading.isin(["-", "targeted"])
-        & table.split.isin(["-", "test"])
-        & (table.metric == metric)
-        & (table.label == label)
-    ]
-    if chosen.empty:
+def _means(file: Path) -> pd.Series:
+    """Return the means over the seeds, by request, method, metric and label."""
+    scores = pd.read_csv(file)
+    scores = scores[scores.reading.isin(["-", "targeted"]) & scores.split.isin(["-", "test"])]
+    return scores.groupby(["request", "method", "metric", "label"]).value.mean()
+
+
+def _printed(value: float | None, digits: int | None) -> str:
+    if value is None:
         return ""
-    value = chosen.value.mean()
-    if digits is None:
-        return f"{value:.{int(value < 10)}f}"
-    return f"{value:.{digits}f}".removeprefix("0")
+    return f"{value:.{int(value < 10)}f}" if digits is None else f"{value:.{digits}f}".removeprefix("0")
 
 
 def split(readme: str) -> tuple[str, str, str]:

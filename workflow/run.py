@@ -71,9 +71,6 @@ def exit_status(command: Callable[[], int | None]) -> int:
         return 130
 
 
-# --- All jobs of a profile ----------------------------------------------------------------------------------
-
-
 def reproduce(options: argparse.Namespace) -> int:
     """Let Snakemake run what is missing or out of date."""
     if options.cores != "all" and not (options.cores.isdecimal() and int(options.cores)):
@@ -142,9 +139,6 @@ def _take(file, kind: int) -> None:
         raise RuntimeError(
             f"another run is at work here (process {file.read().strip()}, or a job that it left behind); wait for it"
         ) from None
-
-
-# --- One job ------------------------------------------------------------------------------------------------
 
 
 def run_one(options: argparse.Namespace) -> None:
@@ -255,9 +249,6 @@ def _execute(path: Path) -> None:
         # Each start warns that TCP is not encrypted; it is this machine talking to itself.
         extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )
-
-
-# --- Copies for nbval, and the claims -----------------------------------------------------------------------
 
 
 def prepare(options: argparse.Namespace) -> None:

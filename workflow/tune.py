@@ -29,7 +29,7 @@ from mlu_utils import data, experiments, paths
 from mlu_utils.attacks.shadows import PEOPLE_RECIPE, Shadows, shares_right, train_shadows, unlearn_shadows
 from mlu_utils.data.table import SPLITS
 from mlu_utils.files import write_atomically
-from mlu_utils.naming import choices, require_choice
+from mlu_utils.naming import require_choice
 from mlu_utils.requests import entry_losses
 from mlu_utils.studies import Recipe, Study
 from mlu_utils.training import NonFiniteLossError, predict_logits
@@ -77,8 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[dict]:
     """Yield the default ({}), then random points of the method's space; the same for the same seed."""
-    if method not in SPACES:
-        raise ValueError(f"{method} has nothing to search: {choices(method, SPACES)}")
+    require_choice("method with something to search", method, SPACES)
     for name in SPACES[method]:
         require_choice(f"hyperparameter of {method} in spaces.yaml", name, METHODS[method].hyperparameters)
     generator = np.random.default_rng([seed, sorted(METHODS).index(method)])
@@ -178,8 +177,7 @@ def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
 
 def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) -> Path:
     """Try `num_trials` configurations of each method (all by default) and return the file, whose other rows stay."""
-    if kind not in KINDS:
-        raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, KINDS)}")
+    require_choice("kind of validation request", kind, KINDS)
     points = {method: list(configurations(method, num_trials)) for method in methods or SPACES}
     attempt = _attempt(kind)
     file = experiments.TUNING_FOLDER / f"{kind}.csv"
