@@ -55,7 +55,7 @@ def create(venv, python):
     # A base that is itself a virtual environment doesn't pass its packages on: then start from nothing.
     for options in [["--system-site-packages"], []] if keeps else [[]]:
         shutil.rmtree(venv, ignore_errors=True)
-        if not _run(sys.executable, "-m", "venv", *options, venv):
+        if not _run(*([sys.executable, "-m", "venv"] + options + [venv])):
             shutil.rmtree(venv, ignore_errors=True)
             text = "error: {} can't make a virtual environment; apt-get install python3-venv (Debian, Ubuntu), or {}"
             sys.exit(text.format(sys.executable, OTHER_PYTHON))
