@@ -9,7 +9,6 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 # The content (never the time) of what the environment is made from, and the folder, since an environment can't be moved.
 STAMP   := $(VENV)/.ready-$(shell { echo "$(CURDIR)"; cat pyproject.toml; } | git hash-object --stdin)
-SMOKE   := build/smoke_notebooks
 
 # Some images forbid Python to keep bytecode: then each of 18 jobs compiles torch anew, 17 s of imports instead of 7.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,8 +32,8 @@ reproduce: $(STAMP) ## run the quick profile, print the claims beside the printe
 
 test: $(STAMP) ## unit tests, then every notebook in the smoke profile
 	@$(BIN)/python -m pytest tests
-	@$(BIN)/python workflow/run.py prepare --profile smoke --fresh --into $(SMOKE)
-	@TQDM_DISABLE=1 $(BIN)/python -m pytest $(SMOKE) --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+	@$(BIN)/python workflow/run.py prepare --profile smoke --fresh
+	@TQDM_DISABLE=1 $(BIN)/python -m pytest build/smoke_notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 		--nbval-kernel-startup-timeout=180 -p no:cacheprovider
 
 bench: $(STAMP) ## costs as ratios in one run: training beside a bare loop, scoring, methods
@@ -47,7 +46,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
 notebooks: $(STAMP) ## write parameterised copies of the notebooks for PROFILE into build/, without running them
-	@$(BIN)/python workflow/run.py prepare --profile $(PROFILE) --into build/$(PROFILE)_notebooks
+	@$(BIN)/python workflow/run.py prepare --profile $(PROFILE)
 
 publish: reproduce ## put results of the quick profile into notebooks/, figures/ and README.md
 	@$(BIN)/python workflow/publish.py --profile $(PROFILE)

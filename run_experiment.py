@@ -8,11 +8,13 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from mlu_utils.studies import Study
+from mlu_utils.files import write_atomically
+from mlu_utils.naming import require_choice
+from mlu_utils.studies import Profile, Study
+from mlu_utils.unlearning import METHODS, require_kind, require_method
 
 ALL_METHODS = "all"
 # The paper's names for the data sets that stand in for its own where no folder of that name is there.
@@ -22,40 +24,36 @@ STAND_INS = {"CelebA": "synthfaces", "celeba": "synthfaces", "ORL": "orl"}
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status: 0 done, 1 failed, 2 refused its input."""
     options = _parser().parse_args(arguments)
+    is_all = options.method == ALL_METHODS
     # torchvision's own, at import; nobody who runs a command can do anything about it.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     try:
         for name, file in (("--json", options.json), ("--save", options.save)):
-            if file is not None and not file.resolve().parent.is_dir():
+            if file and not file.resolve().parent.is_dir():
                 raise FileNotFoundError(f"{name} {file}: the folder {file.parent} does not exist; create it")
-            if file is not None and file.is_dir():
+            if file and file.is_dir():
                 raise ValueError(f"{name} {file}: this is a folder; name a file")
-        if options.save and options.method == ALL_METHODS:
+        if options.save and is_all:
             raise ValueError(f"--save {options.save}: --method all makes several models; name one method")
         results = []
         for result in run(options):
             results.append(result)
-            if options.method == ALL_METHODS:
-                print("\n".join(_lines_of_table(result, is_first=len(results) == 1)), flush=True)
-            else:
-                print(_text(result), flush=True)
+            lines = _lines_of_table(result, is_first=len(results) == 1) if is_all else _lines(result)
+            print("\n".join(lines), flush=True)
             if options.json:
-                _write_json(options.json, results if options.method == ALL_METHODS else result)
+                content = json.dumps(results if is_all else result, indent=2)
+                write_atomically({options.json: f"{content}\n".encode()})
         return 0
-    except (ValueError, FileNotFoundError, csv.Error) as error:
+    except (ValueError, OSError, RuntimeError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ValueError | FileNotFoundError | csv.Error) else 1
     except KeyboardInterrupt:
         print("error: interrupted; trained models are kept, --reuse takes them", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    text = "Run one unlearning experiment, from training to scores."
-    parser = argparse.ArgumentParser(prog="run_experiment.py", description=text)
+    parser = argparse.ArgumentParser(description="Run one unlearning experiment, from training to scores.")
     parser.add_argument("--method", required=True, help="a method such as WP or SCRUB, or all")
     parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, or a folder with a labels.csv")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -78,25 +76,20 @@ def _parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> Iterator[dict]:
     """Yield one result a method, as soon as it is there: seconds, speed-up, and five test scores of three models.
 
-    Raises:
-        ValueError: anything unknown or impossible among the options, before any training starts.
+    What is unknown or impossible among the options is a ValueError before any training starts.
     """
     from mlu_utils import experiments
     from mlu_utils.checkpoints import save_checkpoint
-    from mlu_utils.naming import choices
-    from mlu_utils.unlearning import METHODS, require_kind, require_method
 
     names = list(METHODS) if options.method == ALL_METHODS else [options.method]
     for name in names:
         entry = require_method(name)
-        if options.reading not in entry.readings and entry.readings != ("-",):
-            raise ValueError(
-                f"unknown reading {options.reading!r} of {name}: {choices(options.reading, entry.readings)}"
-            )
+        if entry.readings != ("-",):
+            require_choice(f"{name} reading", options.reading, entry.readings)
     study = _study(options)
     _ = study.mask  # a request that cannot be served is refused before any training
     kind = study.forget_request.kind
-    if options.method == ALL_METHODS:
+    if len(names) > 1:
         names = [name for name in names if kind in METHODS[name].kinds]
     require_kind(names[0], kind)
 
@@ -144,28 +137,23 @@ def run(options: argparse.Namespace) -> Iterator[dict]:
 
 def _study(options: argparse.Namespace) -> Study:
     """Return the profile's first study on this data set, with what the user changed."""
-    from dataclasses import replace
-
-    from mlu_utils.studies import Profile
-
     dataset = options.dataset
     if not Path(dataset).is_dir() and dataset in STAND_INS:
         dataset = STAND_INS[dataset]
         print(f"note: {options.dataset} is not here; {dataset} stands in for it", file=sys.stderr)
     profile = Profile.load(options.profile)
     same_data = [name for name in profile.studies if profile.study(name).dataset == dataset]
-    change = {
+    given = {
         "dataset": dataset,
         "request": options.request or f"label:{options.label}",
         "seed": options.seed,
         "device": options.device,
+        "architecture": options.model,
+        "num_epochs": options.epochs,
     }
+    change = {name: value for name, value in given.items() if value is not None}
     if not same_data:  # what the profile says of another data set's size does not apply
         change |= {"image_size": None, "num_images": None, "dataset_options": {}}
-    if options.model:
-        change["architecture"] = options.model
-    if options.epochs is not None:
-        change["num_epochs"] = options.epochs
     study = profile.study(same_data[0] if same_data else profile.publish_study, **change)
     study = replace(study, profile="experiments", name=Path(dataset).name)
     if options.label and not study.table.is_multi_label:
@@ -179,29 +167,19 @@ def _number(value: float) -> float | None:
     return None if value != value else float(value)
 
 
-def _write_json(file: Path, content: dict | list[dict]) -> None:
-    from mlu_utils.files import write_atomically
-
-    write_atomically({file: (json.dumps(content, indent=2) + "\n").encode()})
-
-
 def _cell(value: float | None, width: int, digits: int = 4) -> str:
     return f"{'-' if value is None else format(value, f'.{digits}f'):>{width}}"
 
 
-def _text(result: dict) -> str:
-    lines = [
+def _lines(result: dict) -> list[str]:
+    seconds, scores = result["seconds"], result["scores"].items()
+    return [
         f"{result['method']} ({result['reading']}) on {_setting(result)}",
         f"{'test score':26} {'original':>9} {'retrain':>9} {'unlearned':>9}",
-    ]
-    for key, values in result["scores"].items():
-        lines.append(f"{key:26} " + " ".join(_cell(value, 9) for value in values.values()))
-    seconds = result["seconds"]
-    lines.append(
+        *(f"{key:26} " + " ".join(_cell(value, 9) for value in values.values()) for key, values in scores),
         f"seconds: retrain {seconds['retrain']:.1f}, unlearn {seconds['unlearn']:.2f}: {result['speedup']:.1f}x "
-        f"(a first call in a fresh process: {seconds['unlearn_first_call']:.2f})"
-    )
-    return "\n".join(lines)
+        f"(a first call in a fresh process: {seconds['unlearn_first_call']:.2f})",
+    ]
 
 
 def _lines_of_table(result: dict, *, is_first: bool) -> list[str]:

@@ -24,27 +24,11 @@ def checkpoint_key(facts: Mapping[str, Any]) -> str:
 
 
 def save_checkpoint(file: Path, model: nn.Module, metadata: dict) -> None:
-    """Write weights and metadata to one file, which appears only when it is complete.
-
-    Args:
-        file: target, its folder is created.
-        model: made by `build_model`.
-        metadata: JSON-serialisable facts, read back by `load_checkpoint`.
-    """
+    """Write a model of `build_model`, and facts that JSON can hold, to a file that appears only when it is whole."""
     facts = {"architecture": model.architecture, "num_outputs": head(model).out_features, **metadata}
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     text = json.dumps(facts, sort_keys=True)
     write_atomically({file: save(state, {"mlu": text, "sha256": _sha256(text, state)})})
-
-
-def read_metadata(file: Path) -> dict:
-    """Return what `save_checkpoint` was told, without reading the weights.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint of this library, or a damaged one.
-    """
-    return json.loads(_read_header(file)["mlu"])
 
 
 def load_checkpoint(
@@ -56,23 +40,27 @@ def load_checkpoint(
 ) -> tuple[nn.Module, dict]:
     """Return the model in eval mode and its metadata; no code of the file is executed.
 
-    Args:
-        file: written by `save_checkpoint`.
-        architecture, num_outputs: what the caller expects, checked when given.
-        facts: what the metadata must say under `facts`, likewise.
+    What is given as architecture, num_outputs or facts is what the metadata must say under this name.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file that is damaged, holds something else than expected, or a number that is not finite.
     """
-    header = _read_header(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"checkpoint {file} is missing: train the model first")
+    try:
+        with safe_open(file, "pt") as stream:
+            header = stream.metadata() or {}
+            state = {name: stream.get_tensor(name) for name in stream.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"checkpoint {file} is damaged ({error}): delete it and train again") from error
+    if "mlu" not in header:
+        raise ValueError(f"checkpoint {file} was not written by save_checkpoint: it says no architecture")
     metadata = json.loads(header["mlu"])
     for name, expected in (("architecture", architecture), ("num_outputs", num_outputs), ("facts", facts)):
         if expected is not None and metadata.get(name) != expected:
             raise ValueError(f"checkpoint {file} has {name} {metadata.get(name)!r}, expected {expected!r}")
     model = build_model(metadata["architecture"], metadata["num_outputs"], seed=0)
-    with safe_open(file, "pt") as stream:
-        state = {name: stream.get_tensor(name) for name in stream.keys()}
     for name, value in model.state_dict().items():
         if name in state and state[name].dtype != value.dtype:
             raise ValueError(f"checkpoint {file}: {name} is {state[name].dtype}, expected {value.dtype}")
@@ -82,19 +70,6 @@ def load_checkpoint(
     if header.get("sha256") != _sha256(header["mlu"], state):
         raise ValueError(f"checkpoint {file} is damaged (its weights are not those written): delete it and train again")
     return model.eval(), metadata
-
-
-def _read_header(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        raise FileNotFoundError(f"checkpoint {file} is missing: train the model first")
-    try:
-        with safe_open(file, "pt") as stream:
-            header = stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"checkpoint {file} is damaged ({error}): delete it and train again") from error
-    if "mlu" not in header:
-        raise ValueError(f"checkpoint {file} was not written by save_checkpoint: it says no architecture")
-    return header
 
 
 def _sha256(text: str, state: Mapping[str, torch.Tensor]) -> str:

@@ -8,11 +8,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import modulefinder
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from mlu_utils import paths
@@ -27,96 +24,65 @@ def digest(facts: Any) -> str:
 
 
 @cache
-def code_digest(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> str:
-    """Return the SHA-256 of the code of these roots and of every module of the package that they import.
-
-    It is computed once a process for the same roots.
-
-    Args:
-        roots: names of modules of the package, or Python files.
-        source: Python text, for example the cells of a notebook, which counts likewise.
-        excludes: names of modules that do not count, nor what only they import.
-
-    Raises:
-        ValueError: no such module or file, or one that is no Python.
-    """
+def code_digest(*roots: str, source: str = "", excludes: tuple[str, ...] = ()) -> str:
+    """Return the SHA-256 of the code that `import_closure` finds, computed once a process for the same arguments."""
     modules = import_closure(*roots, source=source, excludes=excludes)
-    return digest([_digest_and_imports(source)[0], {n: _digest_and_imports(_read(f))[0] for n, f in modules.items()}])
+    of_modules = {name: _digest_and_imports(file.read_text("utf-8"), name)[0] for name, file in modules.items()}
+    return digest([_digest_and_imports(source, "source")[0], of_modules])
 
 
-def import_closure(*roots: str | Path, source: str = "", excludes: tuple[str, ...] = ()) -> dict[str, Path]:
-    """Return name -> file of the roots and of all that they import from this package, directly or indirectly.
+def import_closure(*roots: str, source: str = "", excludes: tuple[str, ...] = ()) -> dict[str, Path]:
+    """Return name -> file of the roots and of all that they, and a text, import from this package, even indirectly.
 
-    Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root.
-
-    Args:
-        roots, source, excludes: see `code_digest`.
-
-    Raises:
-        ValueError: no such module or file, or one that is no Python.
+    Imports inside functions count. A module that is loaded by a computed name cannot be seen: give it as a root. What
+    is excluded does not count, nor what only it imports. A root that does not exist and bad Python are a ValueError.
     """
-    finder = _InsidePackage(path=[str(paths.ROOT)], excludes=excludes)
-    where = "source"
-    try:
-        finder.scan_code(_digest_and_imports(source)[1], finder.add_module("__main__"))
-        for root in roots:
-            where = str(root)
-            if isinstance(root, Path):
-                finder.load_file(where)
-            else:
-                finder.import_hook(root)
-    except (ImportError, OSError) as error:
-        raise ValueError(f"the imports of {where} cannot be followed: {error}") from error
-    except SyntaxError as error:
-        line = f"line {error.lineno}, {(error.text or '').strip()!r}"
-        raise ValueError(f"{where}: no valid Python, {error.msg}: {line}") from error
-    found = {name: Path(module.__file__) for name, module in finder.modules.items() if module.__file__}
+    found: dict[str, Path] = {}
+    for root in roots:
+        if _file_of(root) is None:
+            raise ValueError(f"the imports of {root} cannot be followed: No module named {root}")
+    pending, seen = [*roots, *_imports(source, "source")], set(excludes)
+    while pending:
+        name = pending.pop()
+        if "." in name:  # to import a module is to import the packages that it lies in
+            pending.append(name.rpartition(".")[0])
+        file = None if name in seen else _file_of(name)
+        seen.add(name)
+        if file is not None:
+            found[name] = file
+            pending += _imports(file.read_text("utf-8"), f"{name}.__init__" if file.stem == "__init__" else name)
     return dict(sorted(found.items()))
 
 
-class _InsidePackage(modulefinder.ModuleFinder):
-    """Follows imports, but never out of the package, and reads of a module only its imports."""
-
-    def find_module(self, name, path, parent=None):
-        full = f"{parent.__name__}.{name}" if parent else name
-        if name != "__init__" and full.split(".")[0] != PACKAGE:
-            raise ImportError(f"{full} is no module of {PACKAGE}")
-        try:
-            return super().find_module(name, path, parent)
-        except AttributeError:  # modulefinder knows no packages of this kind
-            raise ValueError(f"the folder of {full} has no __init__.py: its imports cannot be followed") from None
-
-    def load_module(self, fqname, fp, pathname, file_info):
-        if fp is None:  # a package: modulefinder comes back with its __init__
-            return super().load_module(fqname, fp, pathname, file_info)
-        module = self.add_module(fqname)
-        module.__file__ = pathname
-        self.scan_code(_digest_and_imports(_read(Path(pathname)))[1], module)
-        return module
+def _file_of(module: str) -> Path | None:
+    if module.split(".")[0] != PACKAGE:
+        return None
+    place = paths.ROOT.joinpath(*module.split("."))
+    return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
 
 
-def _read(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
+def _imports(source: str, module: str) -> list[str]:
+    """Return the absolute names that a module's text imports, of modules and of what they hold alike."""
+    parts = module.split(".")
+    found = _digest_and_imports(source, module)[1]
+    return [".".join([*(parts[:-level] if level else ()), name]) for level, name in found]
 
 
 @cache
-def _digest_and_imports(source: str) -> tuple[str, CodeType]:
-    tree = ast.parse(source)
-    statements = list(_statements(tree))
-    found = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
-    in_order = sorted(found, key=lambda node: node.lineno)  # those from __future__ first
-    imports = compile(ast.Module(in_order, type_ignores=[]), "imports", "exec")
-    for node in statements:
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
+def _digest_and_imports(source: str, name: str) -> tuple[str, list[tuple[int, str]]]:
+    """Return the SHA-256 of a text's code, and the level and name of each of its imports."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        line = f"line {error.lineno}, {(error.text or '').strip()!r}"
+        raise ValueError(f"{name}: no valid Python, {error.msg}: {line}") from error
+    imports = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            of = f"{node.module}." if node.module else ""
+            imports += [(node.level, of + alias.name) for alias in node.names]
+        elif isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield a module and its statements, however deep; expressions hold none, and a walk through them takes long."""
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
-        yield node
-        for name in ("body", "orelse", "handlers", "finalbody", "cases"):
-            pending += getattr(node, name, ())

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -146,7 +145,7 @@ def unlearned_model(
         "method": method,
         "options": {name: str(value) for name, value in options.items()},
         "unlearning_seed": seed,
-        "unlearning_code": code_digest(Path(inspect.getfile(require_method(method).function))),
+        "unlearning_code": code_digest(source=inspect.getsource(inspect.getmodule(require_method(method).function))),
     }
     model, record, _ = _load_or_make(study, f"unlearned-{method}", facts, run, is_reused)
     seconds = record["unlearning_time_s"]

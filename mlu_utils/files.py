@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 import uuid
@@ -13,22 +14,18 @@ ABANDONED_AFTER_S = 3600  # a part that no process has touched for so long was l
 
 
 def write_atomically(contents: Mapping[Path, bytes]) -> None:
-    """Write files that each appear whole or not at all.
+    """Write files that each appear whole or not at all; missing folders are made, existing files are replaced.
 
     All of them are on disk under temporary names before the first takes its place, so that a full disk or an
     interruption leaves every older file as it was. Parts that a killed run left of the same files are removed.
-
-    Args:
-        contents: path -> bytes; missing folders are made, an existing file is replaced.
-
-    Raises:
-        OSError: a file or folder cannot be written.
     """
     parts: dict[Path, Path] = {}
     try:
         for file, content in contents.items():
             file.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned_parts(file)
+            for part in file.parent.glob(f".{glob.escape(file.name)}.*.part"):
+                if time.time() - part.stat().st_mtime > ABANDONED_AFTER_S:
+                    part.unlink(missing_ok=True)
             parts[file] = file.with_name(f".{file.name}.{uuid.uuid4().hex}.part")
             with open(parts[file], "xb") as stream:
                 stream.write(content)
@@ -41,11 +38,4 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
                 journal.writelines(f"{file.absolute()}\n" for file in parts)
     finally:
         for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
-def _remove_abandoned_parts(file: Path) -> None:
-    for part in file.parent.iterdir():
-        is_part = part.name.startswith(f".{file.name}.") and part.suffix == ".part"
-        if is_part and time.time() - part.stat().st_mtime > ABANDONED_AFTER_S:
             part.unlink(missing_ok=True)

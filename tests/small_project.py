@@ -5,6 +5,7 @@ import os
 import shutil
 
 import nbformat
+import publish
 
 import notebooks
 from mlu_utils import digests, paths
@@ -93,8 +94,28 @@ def use_project(root, monkeypatch):
 
 def forget_files():
     digests.code_digest.cache_clear()
-    for remembered in (notebooks._data_sha256, notebooks._code_of, notebooks._parameters_of):
+    for remembered in (notebooks._data_sha256, notebooks._content):
         remembered.cache_clear()
+
+
+def stale_notebooks():
+    """Return committed notebook -> why code, parameters and outputs don't belong together; empty when all do."""
+    stale = {}
+    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        page = notebooks.read_notebook(path)
+        published = page["metadata"].get("mlu", {})
+        shown = {name: value for name, (_, value) in notebooks.read_parameters(page, path.stem).items()}
+        if not published:
+            stale[path.name] = "its outputs were never published"
+        elif published.get("code_sha256") != notebooks.code_sha256(page, path.stem):
+            stale[path.name] = "its code changed after its outputs were made"
+        elif published.get("parameters") != shown:
+            stale[path.name] = "the parameters that it shows are not those that made its outputs"
+        elif published.get("outputs_sha256") != publish.outputs_sha256(page):
+            stale[path.name] = "its outputs are not those that were published (run by hand and saved?)"
+        elif unfit := publish.why_unfit(page, path.stat().st_size):
+            stale[path.name] = unfit
+    return stale
 
 
 def quick():

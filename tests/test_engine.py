@@ -194,6 +194,16 @@ def test_a_line_of_a_method_runs_what_names_this_method(project):
     assert changed_by(lambda: edit(folder / "scrub.py", "3", "4")) == {"05b", "06", "11"}
 
 
+def test_a_method_counts_where_it_runs_and_not_where_it_is_only_shown(project):
+    folder = project / "mlu_utils" / "unlearning"
+    # The library runs the control for 03, all of whose cells are silent about it; 05 runs what its study compares.
+    write_notebook(project, "05_baselines", "shown = ['SCRUB', 'WF']", parameters=STUDY_PARAMETERS)
+    change_profile(project, studies={"a": {"methods": ["WF"]}, "b": {"methods": ["WF"], "retrain_seeds": [1]}})
+    assert changed_by(lambda: edit(folder / "head_reset.py", "1", "2")) == {"03a", "11"}
+    assert changed_by(lambda: edit(folder / "scrub.py", "1", "2")) == {"06", "11"}
+    assert changed_by(lambda: edit(folder / "retrain.py", "1", "2")) == {"05a", "05b", "06", "11"}
+
+
 def test_a_line_of_a_data_set_runs_the_studies_of_this_data_set(project):
     folder = project / "mlu_utils" / "data"
     change_profile(project, studies=STUDIES | {"b": {"dataset": "digits", "request": "class:3"}})
@@ -348,13 +358,12 @@ def test_an_interruption_leaves_no_result(project, monkeypatch, capsys):
 # --- Copies for nbval, and the claims -----------------------------------------------------------------------
 
 
-def prepare(folder):
-    return run.main(["prepare", "--profile", "quick", "--into", str(folder)])
+PREPARE = ["prepare", "--profile", "quick"]
 
 
 def test_prepared_copies_sort_in_running_order(project):
-    folder = project / "build" / "copies"
-    assert prepare(folder) == 0
+    folder = project / "build" / "quick_notebooks"
+    assert run.main(PREPARE) == 0
     copies = [path.name for path in sorted(folder.glob("*.ipynb"))]
     assert copies == [
         f"{job.notebook}__{job.study}.ipynb" if job.study else f"{job.notebook}.ipynb"
@@ -363,34 +372,22 @@ def test_prepared_copies_sort_in_running_order(project):
     notebook = nbformat.read(folder / "02_original_model__b.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert 'study: str = "b"  # which study' in notebook.cells[1].source
-    # Made again, it is replaced as a whole, and nothing is left beside it.
+    # Made again, every copy is replaced, one of a study that is no more leaves, and what is not ours stays.
     (folder / "11_results.ipynb").write_text("half")
-    assert prepare(folder) == 0
+    (folder / "02_original_model__c.ipynb").touch()
+    (folder / "thesis.ipynb").touch()
+    assert run.main(PREPARE) == 0
     assert nbformat.read(folder / "11_results.ipynb", as_version=4)
-    assert names(folder.parent) == ["copies"]
-
-
-@pytest.mark.parametrize("name", ["notebooks", "mine", ".", "made", "file"])
-def test_prepare_replaces_its_own_folders_only(project, name, capsys):
-    (project / "mine").mkdir()
-    (project / "mine" / "thesis.ipynb").touch()
-    (project / "file").touch()
-    assert prepare(project / "made") == 0
-    (project / "made" / "notes.ipynb").touch()
-    before = sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts)
-    assert prepare(project / name) == 2
-    assert f"--into {project / name}: " in capsys.readouterr().err
-    assert sorted(path for path in project.rglob("*") if "__pycache__" not in path.parts) == before
+    assert names(folder) == [*copies, "thesis.ipynb"] and names(folder.parent) == ["quick_notebooks"]
 
 
 def test_a_fresh_start_waits_for_nobodys_results(project, capsys):
     (project / "runs" / "quick").mkdir(parents=True)
-    fresh = ["prepare", "--profile", "quick", "--into", str(project / "build"), "--fresh"]
     with run.lock(is_shared=True):
-        assert run.main(fresh) == 1
+        assert run.main([*PREPARE, "--fresh"]) == 1
     assert "another run is at work here" in capsys.readouterr().err
     assert (project / "runs" / "quick").exists() and not (project / "build").exists()
-    assert run.main(fresh) == 0
+    assert run.main([*PREPARE, "--fresh"]) == 0
     assert not (project / "runs" / "quick").exists() and (project / "build").exists()
 
 
@@ -497,16 +494,10 @@ def test_a_typo_stops_the_workflow_before_any_work(workflow):
     assert "did you mean 'learning_rate'" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_snakefile_has_a_rule_for_each_notebook():
-    text = (paths.ROOT / "workflow" / "Snakefile").read_text(encoding="utf-8")
-    outputs = {line.split('"')[1] for line in text.splitlines() if line.strip().startswith("output:")}
-    folders = {
-        "profile": "runs/{profile}",
-        "studies": "runs/{profile}/{study}",
-        "step_studies": "runs/{profile}/{study}",
-    }
-    assert outputs == {f"{folders[rule.runs_for]}/{name}.done" for name, rule in notebooks.RULES.items()}
-    assert text.count('needs("') == len(notebooks.RULES)
+def test_the_snakefile_has_a_rule_for_each_notebook(workflow):
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--list-rules"]
+    done = subprocess.run(command, cwd=workflow.root, capture_output=True, text=True)
+    assert sorted(done.stdout.split()) == sorted(["all", *notebooks.RULES]), done.stderr
 
 
 def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, capsys):
@@ -531,7 +522,9 @@ def test_two_runs_at_once_are_refused_even_when_the_first_was_killed(project, ca
 def test_names_that_nothing_answers_to_are_refused_before_any_work(project, monkeypatch, capsys):
     change_profile(project, studies={"a": {"dataset": "orrl"}})
     assert run.main(["check"]) == 2
-    assert "unknown data set 'orrl'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "unknown data set 'orrl': choose one of orl, synthfaces, digits, synthages; did you mean 'orl'?" in error
+    assert run.remove_outdated_markers(quick()), "fingerprints do not refuse it, so that the check does"
     change_profile(project, studies={"a": {"architecture": "resnet81"}})
     assert run.main(["check"]) == 2
     assert "unknown architecture 'resnet81'" in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_all_methods_make_one_table(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--method", "SCRUBB", *DIGITS], "did you mean 'SCRUB'?"),
-        (["--method", "WP", *DIGITS, "--reading", "targetted"], "unknown reading 'targetted' of WP: choose one of"),
+        (["--method", "WP", *DIGITS, "--reading", "targetted"], "unknown WP reading 'targetted': choose one of"),
         (["--method", "WP", "--dataset", "digits", "--label", "11", "--profile", "smoke"], "unknown class '11'"),
         (["--method", "WP", "--dataset", "digitz", "--label", "3"], "did you mean 'digits'?"),
         (["--method", "WP", *DIGITS, "--json", "/nowhere/at/all.json"], "does not exist; create it"),

@@ -8,9 +8,9 @@ import sys
 import tomllib
 
 import environment
-import publish
 import pytest
 import yaml
+from small_project import stale_notebooks
 
 import notebooks
 from mlu_utils import paths
@@ -49,7 +49,7 @@ def test_committed_outputs_belong_to_their_code():
     # A notebook without outputs shows nothing false; make publish gives it some.
     pages = {path.name: notebooks.read_notebook(path) for path in paths.NOTEBOOKS.glob("*.ipynb")}
     shows = {name for name, page in pages.items() if any(cell["outputs"] for cell in notebooks.code_cells(page))}
-    assert {name: why for name, why in publish.stale_notebooks().items() if name in shows} == {}
+    assert {name: why for name, why in stale_notebooks().items() if name in shows} == {}
 
 
 def test_conda_and_pip_install_the_same():
@@ -110,27 +110,29 @@ def test_an_unfit_pair_is_refused(tmp_path, torch, torchvision, reason):
     assert reason in found
 
 
-def test_an_unfit_pair_after_installation_stops_with_advice(tmp_path, monkeypatch, capsys):
+def test_an_unfit_pair_after_installation_stops_with_advice(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "create", lambda *args, **options: None)
     monkeypatch.setattr(environment, "install", lambda *args: None)
+    monkeypatch.setattr(environment, "keeps_base_packages", lambda venv: False)
     monkeypatch.setattr(environment, "check_pair", lambda python: (False, "operator nms does not exist"))
-    assert environment.main([str(tmp_path / "venv")]) == 1
-    message = capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        environment.main(str(tmp_path / "venv"))
+    message = stopped.value.code
     assert "operator nms does not exist" in message and "find-links" in message and "rm -rf" in message
 
 
-def test_an_old_python_is_refused_with_advice(monkeypatch, capsys, tmp_path):
+def test_an_old_python_is_refused_with_advice(monkeypatch, tmp_path):
     monkeypatch.setattr(environment.sys, "version_info", (3, 9, 1))
-    assert environment.main([str(tmp_path / "venv")]) == 1
-    assert "Python >= 3.11" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: Python >= 3.11 is needed; .* is 3.9: name another Python"):
+        environment.main(str(tmp_path / "venv"))
     assert not (tmp_path / "venv").exists()
 
 
 def test_uv_missing_falls_back_to_pip(monkeypatch):
     commands = []
-    monkeypatch.setattr(environment, "_run", lambda command: commands.append(command) or int("uv" in command))
+    monkeypatch.setattr(environment, "_run", lambda *command: commands.append(command) or "uv" not in command)
     environment.install("python", "auto", keep_torch=False)
-    assert commands[-1][:4] == ["python", "-m", "pip", "install"] and "uv" not in commands[-1]
+    assert commands[-1][:4] == ("python", "-m", "pip", "install") and "uv" not in commands[-1]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pandas as pd
 import publish
 import pytest
 import run
-from small_project import change_profile, edit, forget_files, job, make_project, quick, use_project
+from small_project import change_profile, edit, forget_files, job, make_project, quick, stale_notebooks, use_project
 
 import notebooks
 from mlu_utils import paths
@@ -73,12 +73,12 @@ def everything(root):
 def test_outputs_are_published_with_the_parameters_that_made_them(project, monkeypatch, capsys):
     before = {path.stem: path for path in paths.NOTEBOOKS.iterdir()}
     code = {stem: notebooks.code_sha256(notebooks.read_notebook(path), stem) for stem, path in before.items()}
-    assert set(publish.stale_notebooks().values()) == {"its outputs were never published"}
+    assert set(stale_notebooks().values()) == {"its outputs were never published"}
     (paths.FIGURES / "fig_of_an_older_run.png").touch()
     pretend_to_run(project, monkeypatch, f"read {project}/data/x.csv with {publish.sys.prefix}/bin/python\n")
     assert publish.main([]) == 0
     assert "removed from figures/: fig_of_an_older_run.png" in capsys.readouterr().out
-    assert publish.stale_notebooks() == {}
+    assert stale_notebooks() == {}
     assert code == {stem: notebooks.code_sha256(notebooks.read_notebook(path), stem) for stem, path in before.items()}
     path = notebooks.committed("04_weight_pruning")
     notebook = nbformat.read(path, as_version=4)
@@ -122,7 +122,7 @@ def test_stale_outputs_are_found(project, monkeypatch, old, new, reason):
     pretend_to_run(project, monkeypatch)
     publish.publish(quick())
     edit(notebooks.committed("04_weight_pruning"), old, new)
-    stale = publish.stale_notebooks()
+    stale = stale_notebooks()
     assert list(stale) == ["04_weight_pruning.ipynb"] and reason in stale["04_weight_pruning.ipynb"]
 
 

@@ -112,8 +112,18 @@ def test_configurations_repeat_and_start_with_the_default():
     assert other[1:] != first[1:]
     rates = [point["learning_rate"] for point in first[1:]]
     assert all(1e-3 <= rate <= 1e-1 for rate in rates) and len(set(rates)) > 8
-    with pytest.raises(ValueError, match="HeadReset has nothing to search: choose one of FT, "):
+    with pytest.raises(ValueError, match="unknown method with something to search 'HeadReset': choose one of FT, "):
         next(tune.configurations("HeadReset", 2))
+
+
+def test_spaces_name_hyperparameters_of_their_methods(monkeypatch):
+    for method, space in tune.SPACES.items():
+        assert set(space) <= set(METHODS[method].hyperparameters), method
+        for choices in space.values():
+            assert isinstance(choices, list) or 0 < choices["low"] < choices["high"]
+    monkeypatch.setitem(tune.SPACES, "SSD", {"dampning": [0.1]})
+    with pytest.raises(ValueError, match="unknown hyperparameter of SSD in spaces.yaml 'dampning'.*mean 'dampening'"):
+        next(tune.configurations("SSD", 2))
 
 
 def test_a_search_keeps_other_methods_and_survives_divergence(folder, monkeypatch):
@@ -164,9 +174,8 @@ def test_chosen_values_lie_inside_the_space():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(
-        ValueError, match="no validation request for kind 'labels': choose one of label, class, images, people"
-    ):
+    known = "label, class, images, people"
+    with pytest.raises(ValueError, match=f"unknown kind of validation request 'labels': choose one of {known}"):
         tune.search("labels")
 
 

@@ -15,7 +15,6 @@ import tempfile
 
 MINIMUM_PYTHON = (3, 11)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NOT_INSTALLED = "could not install what pyproject.toml asks for (is there a network?): see its message above."
 # An operator compiled in torchvision: it is the part that a torch of another build breaks.
 PAIR_CHECK = """
 import torch
@@ -27,15 +26,18 @@ kept = nms(torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 2.0]]), torch.ten
 assert kept.tolist() == [0], "torchvision.ops.nms gave " + str(kept.tolist())
 print("torch " + torch.__version__ + ", torchvision " + torchvision.__version__)
 """
+OTHER_PYTHON = "name another Python: make PYTHON=/path/to/python3.11"
+UNFIT = """torch and torchvision in {0} don't fit together: {1}
+They must be of one build (both from PyPI, or both from the same index of pytorch.org). Look for a local torch wheel in
+`pip config list` (find-links), then either
+  rm -rf {0} && PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= make test
+or install a pair into the Python that you start from (https://pytorch.org/get-started/locally) and run make again:
+it is kept."""
 
 
-class SetupError(Exception):
-    """The environment can't be built; the message says what to do."""
-
-
-def _run(command):
+def _run(*command):
     print("+ " + " ".join(command), flush=True)
-    return subprocess.call(command, cwd=ROOT)
+    return subprocess.call(command, cwd=ROOT) == 0
 
 
 def check_pair(python):
@@ -47,16 +49,19 @@ def check_pair(python):
     return done.returncode == 0, lines[-1]
 
 
-def create(venv, system_site_packages):
-    """Make an empty virtual environment at `venv`, replacing what is there."""
-    shutil.rmtree(venv, ignore_errors=True)
-    options = ["--system-site-packages"] if system_site_packages else []
-    if _run([sys.executable, "-m", "venv"] + options + [venv]) != 0:
+def create(venv, python):
+    """Make an empty virtual environment, in place of what is there, that sees the base's pair if this is fit."""
+    keeps, found = check_pair(sys.executable)
+    # A base that is itself a virtual environment doesn't pass its packages on: then start from nothing.
+    for options in [["--system-site-packages"], []] if keeps else [[]]:
         shutil.rmtree(venv, ignore_errors=True)
-        raise SetupError(
-            "{} can't make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv. "
-            "Or name another Python: make PYTHON=/path/to/python3.11".format(sys.executable)
-        )
+        if not _run(*([sys.executable, "-m", "venv"] + options + [venv])):
+            shutil.rmtree(venv, ignore_errors=True)
+            text = "error: {} can't make a virtual environment; apt-get install python3-venv (Debian, Ubuntu), or {}"
+            sys.exit(text.format(sys.executable, OTHER_PYTHON))
+        if options and check_pair(python)[0]:
+            print("keeping {} of {}".format(found, sys.executable), flush=True)
+            return
 
 
 def is_usable(venv):
@@ -78,76 +83,39 @@ def keeps_base_packages(venv):
 def install(python, installer, keep_torch):
     """Install the project and its test extra, editable, with `installer`: auto, uv or pip."""
     target = ["-e", ROOT + "[test]"]
-    if installer != "pip":
-        # uv reads no pip configuration, so a local wheel folder can't slip an unpaired torch in.
-        if _run([python, "-m", "pip", "install", "--quiet", "uv"]) == 0:
-            with tempfile.TemporaryDirectory() as folder:
-                overrides = os.path.join(folder, "overrides.txt")
-                with open(overrides, "w", encoding="utf-8") as file:
-                    # uv doesn't see the base's pair: a condition that never holds keeps it from adding one.
-                    if keep_torch:
-                        file.write("torch; python_version < '3'\ntorchvision; python_version < '3'\n")
-                command = [python, "-m", "uv", "pip", "install", "--python", python, "--override", overrides]
-                if _run(command + target) == 0:
-                    return
-        if installer == "uv":
-            raise SetupError("uv " + NOT_INSTALLED)
+    # uv reads no pip configuration, so a local wheel folder can't slip an unpaired torch in.
+    if installer != "pip" and _run(python, "-m", "pip", "install", "--quiet", "uv"):
+        with tempfile.TemporaryDirectory() as folder:
+            overrides = os.path.join(folder, "overrides.txt")
+            with open(overrides, "w", encoding="utf-8") as file:
+                # uv doesn't see the base's pair: a condition that never holds keeps it from adding one.
+                if keep_torch:
+                    file.write("torch; python_version < '3'\ntorchvision; python_version < '3'\n")
+            if _run(python, "-m", "uv", "pip", "install", "--python", python, "--override", overrides, *target):
+                return
+    if installer == "auto":
         print("uv could not be used: falling back to pip, which takes a few minutes.", flush=True)
-    if _run([python, "-m", "pip", "install", "--quiet"] + target) != 0:
-        raise SetupError("pip " + NOT_INSTALLED)
+    if installer == "uv" or not _run(python, "-m", "pip", "install", "--quiet", *target):
+        sys.exit("error: could not install what pyproject.toml asks for (is there a network?): see the message above.")
 
 
-def build(venv, installer="auto"):
-    """Build the environment at `venv` and check it.
-
-    Raises:
-        SetupError: Python is too old, an installer failed, or torch and torchvision don't fit together.
-    """
+def main(venv, installer="auto"):
+    """Build the environment at `venv` and check it; what stops it is said with the way out."""
     if sys.version_info[:2] < MINIMUM_PYTHON:
-        raise SetupError(
-            "Python >= 3.11 is needed; {} is {}.{}. Name another one: make PYTHON=/path/to/python3.11".format(
-                sys.executable, *sys.version_info[:2]
-            )
-        )
+        text = "error: Python >= 3.11 is needed; {} is {}.{}: {}"
+        sys.exit(text.format(sys.executable, sys.version_info[0], sys.version_info[1], OTHER_PYTHON))
+    venv = os.path.abspath(venv)
     python = os.path.join(venv, "bin", "python")
-    if is_usable(venv):
+    for is_new in [False, True] if is_usable(venv) else [True]:
+        if is_new:
+            create(venv, python)
         install(python, installer, keeps_base_packages(venv))
         works, found = check_pair(python)
         if works:
-            print("environment updated: " + found, flush=True)
+            print("environment ready: " + found, flush=True)
             return
-        print("the old environment can't be repaired ({}): making a new one".format(found), flush=True)
-    keep, found = check_pair(sys.executable)
-    create(venv, system_site_packages=keep)
-    # A base that is itself a virtual environment doesn't pass its packages on: then start from nothing.
-    if keep and not check_pair(python)[0]:
-        keep = False
-        create(venv, system_site_packages=False)
-    origin = "keeping {} of {}".format(found, sys.executable) if keep else "installing torch and torchvision"
-    print(origin, flush=True)
-    install(python, installer, keep)
-    works, found = check_pair(python)
-    if not works:
-        raise SetupError(
-            "torch and torchvision in {venv} don't fit together: {found}\n"
-            "They must be of one build (both from PyPI, or both from the same index of pytorch.org). "
-            "Look for a local torch wheel in `pip config list` (find-links), then either\n"
-            "  rm -rf {venv} && PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= make test\n"
-            "or install a pair into the Python that you start from (https://pytorch.org/get-started/locally) "
-            "and run make again: it is kept.".format(venv=venv, found=found)
-        )
-    print("environment ready: " + found, flush=True)
-
-
-def main(arguments):
-    """Build the environment named on the command line: VENV [auto|uv|pip]."""
-    try:
-        build(os.path.abspath(arguments[0]), *arguments[1:2])
-    except SetupError as error:
-        print("error: " + str(error), file=sys.stderr)
-        return 1
-    return 0
+    sys.exit("error: " + UNFIT.format(venv, found))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -1,18 +1,19 @@
 """Notebooks as the workflow sees them: which needs which, what a job runs with, and whether its result is current.
 
-A job is one notebook of one profile, for one study or for all of them. Its fingerprint covers everything that its
-result depends on; a job runs again when that changes and for no other reason. Notebooks are read as JSON and never
-executed to find out about them; nothing here imports torch, because `make reproduce` with nothing to do must end at
+A job is one notebook of one profile, for one study or for all of them. It runs again when its fingerprint changes and
+for no other reason. Nothing here executes a notebook or imports torch: `make reproduce` with nothing to do must end at
 once.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,11 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout
 
 from mlu_utils import paths
 from mlu_utils.digests import PACKAGE, code_digest, digest
-from mlu_utils.naming import choices
+from mlu_utils.naming import choices, require_choice
 from mlu_utils.studies import Profile, checked_value
 
 PARAMETERS_TAG, INJECTED_TAG = "parameters", "injected-parameters"
-FILLED_IN = ("profile", "study", "change")  # by the workflow, never by a profile
 # Colours and pictures count for the results page only. A notebook that trains would else train again for a colour; to
 # draw its own pictures anew, delete its executed copy in runs/.
 DRAWINGS = ("mlu_utils.results.style", "mlu_utils.results.figures", "mlu_utils.results.framework")
@@ -40,33 +40,38 @@ class Rule:
         needs: earlier notebooks whose results it reads.
         runs_for: "studies" (once each), "step_studies" (the profile's studies of this name) or "profile" (once).
         data: files or folders below `data/` that it depends on.
-        uses_plan: whether what a study compares counts, and not only what it trains.
+        methods: names of methods that run in the library on its behalf, where no cell and no parameter names them.
+        uses_plan: whether what a study compares counts, and not only what it trains; its cells then choose no method.
         counts_drawings: whether a change of `DRAWINGS` runs it again.
+        seconds_to_end: from its start to the end of a quick run; who is furthest from the end starts first.
     """
 
     needs: tuple[str, ...] = ()
     runs_for: str = "studies"
     data: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
     uses_plan: bool = False
     counts_drawings: bool = False
+    seconds_to_end: int = 0
 
 
-# A later notebook is a line here and a rule in the Snakefile. A notebook's needs sort before it.
+_MODEL, _TUNED = ("02_original_model",), ("tuning", "orl_attributes")
+_STEPS = {"needs": _MODEL, "runs_for": "step_studies"}
+_ONCE = {"runs_for": "profile"}
+# A later notebook is a line here. A notebook's needs sort before it.
 RULES: dict[str, Rule] = {
-    "01_data_preparation": Rule(runs_for="profile", data=("orl_attributes",)),
-    "02_original_model": Rule(data=("orl_attributes",)),
-    "03_weight_filtering": Rule(needs=("02_original_model",), runs_for="step_studies"),
-    "04_weight_pruning": Rule(needs=("02_original_model",), runs_for="step_studies"),
-    "05_baselines": Rule(needs=("02_original_model",), data=("tuning",), uses_plan=True),
-    "06_privacy_analysis": Rule(
-        needs=("02_original_model", "05_baselines"), runs_for="profile", data=("tuning", "orl_attributes")
-    ),
-    "06b_people_and_images": Rule(runs_for="profile", data=("tuning", "orl_attributes")),
-    "07_appendix_proofs": Rule(runs_for="profile", data=("reference",)),
-    "07b_label_correlation": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning", "orl_attributes")),
-    "07c_bounds_on_models": Rule(needs=("02_original_model",), runs_for="profile", data=("tuning",)),
+    "01_data_preparation": Rule(**_ONCE, data=("orl_attributes",), seconds_to_end=40),
+    "02_original_model": Rule(data=("orl_attributes",), seconds_to_end=620),
+    "03_weight_filtering": Rule(**_STEPS, methods=("HeadReset",), seconds_to_end=90),
+    "04_weight_pruning": Rule(**_STEPS, seconds_to_end=70),
+    "05_baselines": Rule(_MODEL, data=("tuning",), methods=("Retrain",), uses_plan=True, seconds_to_end=470),
+    "06_privacy_analysis": Rule((*_MODEL, "05_baselines"), **_ONCE, data=_TUNED, seconds_to_end=220),
+    "06b_people_and_images": Rule(**_ONCE, data=_TUNED, seconds_to_end=120),
+    "07_appendix_proofs": Rule(**_ONCE, data=("reference",), seconds_to_end=50),
+    "07b_label_correlation": Rule(_MODEL, **_ONCE, data=_TUNED, seconds_to_end=210),
+    "07c_bounds_on_models": Rule(_MODEL, **_ONCE, data=("tuning",), seconds_to_end=80),
 }
-RULES["11_results"] = Rule(needs=tuple(RULES), runs_for="profile", data=("reference",), counts_drawings=True)
+RULES["11_results"] = Rule(tuple(RULES), **_ONCE, data=("reference",), counts_drawings=True)
 
 
 # --- Jobs ---------------------------------------------------------------------------------------------------
@@ -97,25 +102,22 @@ class Job:
 
     def upstream(self) -> list[Job]:
         """Return the jobs whose results this one reads; a per-profile notebook reads those of every study."""
-        return [job for need in RULES[self.notebook].needs for job in _jobs_of(need, self.profile, self.study)]
+        return jobs(self.profile, RULES[self.notebook].needs, self.study)
 
 
-def _jobs_of(notebook: str, profile: Profile, study: str | None = None) -> list[Job]:
-    runs_for = RULES[notebook].runs_for
-    if runs_for == "profile":
-        return [Job(notebook, profile)]
-    return [Job(notebook, profile, name) for name in ([study] if study else getattr(profile, runs_for))]
-
-
-def jobs(profile: Profile) -> list[Job]:
-    """Return all jobs of a profile in an order in which they could run."""
-    return [job for notebook in RULES for job in _jobs_of(notebook, profile)]
+def jobs(profile: Profile, of: Iterable[str] | None = None, study: str | None = None) -> list[Job]:
+    """Return all jobs of a profile, or those of some notebooks and one study, in an order in which they could run."""
+    found = []
+    for notebook in RULES if of is None else of:
+        runs_for = RULES[notebook].runs_for
+        studies = [None] if runs_for == "profile" else [study] if study else getattr(profile, runs_for)
+        found += [Job(notebook, profile, each) for each in studies]
+    return found
 
 
 def find_job(notebook: str, profile: Profile, study: str | None) -> Job:
     """Return the job of these names; refuse an unknown one, a study missing, and one given where none belongs."""
-    if notebook not in RULES:
-        raise ValueError(f"unknown notebook {notebook!r}: {choices(notebook, RULES)}")
+    require_choice("notebook", notebook, RULES)
     if study is not None:
         profile.study(study)
     if (study is None) != (RULES[notebook].runs_for == "profile"):
@@ -133,7 +135,7 @@ def committed(notebook: str) -> Path:
 
 
 def read_notebook(path: Path) -> dict:
-    """Return a notebook as JSON; refuse what is missing or none."""
+    """Return a notebook as JSON; ValueError for what is missing or none."""
     try:
         return {"cells": [], "metadata": {}} | json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -147,10 +149,13 @@ def as_bytes(notebook: Mapping) -> bytes:
     return (json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
+def _is_tagged(cell: Mapping, tag: str) -> bool:
+    return tag in cell["metadata"].get("tags", ())
+
+
 def code_cells(notebook: Mapping) -> list[dict]:
     """Return the code cells; what papermill injected by hand is none of ours."""
-    cells = (cell for cell in notebook["cells"] if cell["cell_type"] == "code")
-    return [cell for cell in cells if INJECTED_TAG not in cell["metadata"].get("tags", ())]
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and not _is_tagged(cell, INJECTED_TAG)]
 
 
 def source_of(cell: Mapping) -> str:
@@ -160,86 +165,85 @@ def source_of(cell: Mapping) -> str:
 
 def _split(notebook: Mapping, name: str) -> tuple[dict | None, list[dict]]:
     """Return the cell tagged `parameters` and the other code cells."""
-    tagged, others = [], []
-    for cell in code_cells(notebook):
-        (tagged if PARAMETERS_TAG in cell["metadata"].get("tags", ()) else others).append(cell)
+    cells = code_cells(notebook)
+    tagged = [cell for cell in cells if _is_tagged(cell, PARAMETERS_TAG)]
     if len(tagged) > 1:
         raise ValueError(f"{name}: {len(tagged)} cells are tagged {PARAMETERS_TAG!r}, expected one")
-    return (tagged[0] if tagged else None), others
+    return (tagged[0] if tagged else None), [cell for cell in cells if not _is_tagged(cell, PARAMETERS_TAG)]
 
 
-def _assignments(source: str, name: str) -> dict[str, ast.AnnAssign]:
-    found: dict[str, ast.AnnAssign] = {}
-    for node in ast.parse(source).body:
+def _assignments(notebook: Mapping, name: str) -> dict[str, tuple[str, Any, ast.expr]]:
+    """Return parameter -> (annotation, value, where the value stands) of the cell tagged `parameters`."""
+    cell, _ = _split(notebook, name)
+    found: dict[str, tuple[str, Any, ast.expr]] = {}
+    for node in ast.parse(source_of(cell)).body if cell else ():
+        text = ast.unparse(node)
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
-            raise ValueError(
-                f"{name}: parameter line {ast.unparse(node)!r}: expected 'name: type = literal  # meaning'"
-            )
-        if node.target.id in found:
-            raise ValueError(f"{name}: parameter {node.target.id} is given twice")
-        found[node.target.id] = node
+            raise ValueError(f"{name}: parameter line {text!r}: expected 'name: type = literal  # meaning'")
+        parameter, annotation = node.target.id, ast.unparse(node.annotation)
+        if parameter in found:
+            raise ValueError(f"{name}: parameter {parameter} is given twice")
+        try:
+            value = ast.literal_eval(node.value)
+        except ValueError:
+            raise ValueError(f"{name}: the value of {text!r} is no literal; derive it in the next cell") from None
+        found[parameter] = annotation, checked_value(value, annotation, f"{name}: default of {parameter}"), node.value
     return found
 
 
 def read_parameters(notebook: Mapping, name: str) -> dict[str, tuple[str, Any]]:
     """Return parameter -> (annotation, value) of the cell tagged `parameters`, which holds annotated literals only."""
-    cell, _ = _split(notebook, name)
-    parameters = {}
-    for parameter, node in _assignments(source_of(cell), name).items() if cell else ():
-        annotation, where = ast.unparse(node.annotation), f"{name}: default of {parameter}"
-        try:
-            value = ast.literal_eval(node.value)
-        except ValueError:
-            text = ast.unparse(node.value)
-            raise ValueError(f"{where}: {text!r} is no literal; derive it in the next cell") from None
-        parameters[parameter] = annotation, checked_value(value, annotation, where)
-    return parameters
+    return {parameter: found[:2] for parameter, found in _assignments(notebook, name).items()}
+
+
+@cache
+def _content(path: Path) -> tuple[dict[str, tuple[str, Any]], str, frozenset]:
+    """Return a notebook's parameters, its other code with magic lines as text, and the constants in it."""
+    notebook = read_notebook(path)
+    source = "\n".join(map(source_of, _split(notebook, path.stem)[1]))
+    source = re.sub(r"^([ \t]*)([%!].*)$", lambda line: f"{line[1]}_ = {line[2]!r}", source, flags=re.MULTILINE)
+    try:
+        nodes = ast.walk(ast.parse(source))
+    except SyntaxError as error:
+        raise ValueError(f"{path.name}: a cell is no valid Python, {error.msg}: {error.text}") from error
+    constants = frozenset(node.value for node in nodes if isinstance(node, ast.Constant))
+    return read_parameters(notebook, path.stem), source, constants
 
 
 def write_parameters(notebook: dict, values: Mapping[str, Any], name: str) -> None:
     """Put values into the cell tagged `parameters`; comments, and the text of equal values, stay as they are."""
     cell, _ = _split(notebook, name)
-    if cell is None:
-        return
-    lines = source_of(cell).splitlines()
-    for parameter, node in reversed(_assignments(source_of(cell), name).items()):  # from the last to the first
-        v = node.value
-        if parameter in values and repr(ast.literal_eval(v)) != repr(values[parameter]):
-            i, j = v.lineno - 1, v.end_lineno - 1
-            before, after = lines[i].encode()[: v.col_offset], lines[j].encode()[v.end_col_offset :]
+    lines = source_of(cell).splitlines() if cell else []
+    for parameter, (_, value, node) in reversed(_assignments(notebook, name).items()):  # from the last to the first
+        if parameter in values and repr(value) != repr(values[parameter]):
+            i, j = node.lineno - 1, node.end_lineno - 1
+            before, after = lines[i].encode()[: node.col_offset], lines[j].encode()[node.end_col_offset :]
             lines[i : j + 1] = [f"{before.decode()}{_literal(values[parameter])}{after.decode()}"]
-    cell["source"] = "\n".join(lines)
+    if cell:
+        cell["source"] = "\n".join(lines)
 
 
 def _literal(value: Any) -> str:
-    """Return a value as Python text, with the quotes that our notebooks use."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-        return f"[{', '.join(map(_literal, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_literal(key)}: {_literal(inner)}' for key, inner in value.items())}}}"
+    """Return a value as Python text, with the quotes that our notebooks use where JSON's text is Python's as well."""
+    text = json.dumps(value, ensure_ascii=False)
+    with contextlib.suppress(ValueError):  # of JSON's true, false and null
+        return text if ast.literal_eval(text) == value else repr(value)
     return repr(value)
 
 
 def resolve_parameters(job: Job) -> dict[str, Any]:
     """Return every parameter of a job's notebook with the value that it runs with; refuse names that it lacks."""
-    parameters = _parameters_of(committed(job.notebook), committed(job.notebook).stat().st_mtime_ns)
+    parameters = _content(committed(job.notebook))[0]
     resolved = {name: value for name, (_, value) in parameters.items()}
+    filled_in = {"profile": job.profile.name, "study": job.study, "change": {}}
     for name, value in job.profile.knobs(job.notebook, job.study).items():
         where = f"{job.profile.name}.yaml: notebooks.{job.notebook}.{name}"
-        if name in FILLED_IN:
+        if name in filled_in:
             raise ValueError(f"{where}: {name!r} is filled in by the workflow; remove it")
         if name not in parameters:
             raise ValueError(f"{where}: {job.notebook} has no parameter {name!r}: {choices(name, parameters)}")
         resolved[name] = checked_value(value, parameters[name][0], where)
-    filled_in = {"profile": job.profile.name, "study": job.study, "change": {}}
     return resolved | {name: value for name, value in filled_in.items() if name in parameters}
-
-
-@cache
-def _parameters_of(path: Path, modified_ns: int) -> dict[str, tuple[str, Any]]:
-    return read_parameters(read_notebook(path), path.stem)
 
 
 def parameterised(job: Job, fingerprint: str) -> dict:
@@ -286,68 +290,45 @@ def fingerprints(profile: Profile) -> dict[Job, str]:
 
 
 def fingerprint(job: Job, known: dict[Job, str] | None = None) -> str:
-    """Return the SHA-256 of all that a job's result depends on.
-
-    Code of its cells, of the modules that they import, directly or indirectly, and of the methods that it runs
-    (comments and docstrings left out); parameters; what its study is; declared data; the same of every job upstream.
-    `known` holds those computed so far, and grows.
-    """
+    """Return the SHA-256 of all that a job's result depends on; `known` holds those computed so far, and grows."""
     known = {} if known is None else known
     if job not in known:
         rule, parameters = RULES[job.notebook], resolve_parameters(job)
         study = job.profile.study(job.study).facts(plan=rule.uses_plan) if job.study else {}
         facts = {
             "job": [job.notebook, job.profile.name, job.study],
-            "code": _code_digest(job.notebook, parameters, study),
+            "code": _code_digest(job.notebook, rule, parameters, study),
             "parameters": parameters,
             "study": study,
             "data": {name: _data_sha256(paths.DATA / name) for name in rule.data},
             "upstream": [[up.notebook, up.study, fingerprint(up, known)] for up in job.upstream()],
         }
-        if rule.runs_for == "profile" and rule.needs:
+        if rule.needs and not job.study:
             facts["publish_study"] = job.profile.publish_study
         known[job] = digest(facts)
     return known[job]
 
 
-def _code_digest(notebook: str, parameters: Mapping, study: Mapping) -> str:
+def _code_digest(notebook: str, rule: Rule, parameters: Mapping, study: Mapping) -> str:
     """Return the digest of a notebook's cells, of what they import and of the methods and data sets that they use.
 
-    METHODS and DATASETS import on use, so that no import shows them. A job uses those that its cells, its parameters or
-    its study name; an empty plan means all methods that take the request.
+    METHODS and DATASETS import on use, so that no import shows them. A job uses those that its rule, its cells, its
+    parameters or its study names; an empty plan means all methods that take the request.
     """
     from mlu_utils.data import DATASETS, module_of
     from mlu_utils.unlearning import METHODS
 
-    magic, source, named = _code_of(committed(notebook), committed(notebook).stat().st_mtime_ns)
-    named = named.union(texts([parameters, study]))
+    _, source, constants = _content(committed(notebook))
+    named = {*rule.methods, *texts([parameters, study]), *(() if rule.uses_plan else constants)}
     if study.get("methods") == []:
         kind = study["request"].partition(":")[0]
-        named = named.union(name for name, method in METHODS.items() if kind in method.kinds)
+        named |= {name for name, method in METHODS.items() if kind in method.kinds}
     modules = {METHODS[name].module for name in METHODS if name in named}
     modules |= {module_of(name) for name in DATASETS if name in named}
-    if study:
-        modules.add(module_of(study["dataset"]))  # which may be a folder
+    if study and Path(study["dataset"]).is_dir():
+        modules.add(module_of(study["dataset"]))
     own = sorted(module for module in modules if module.partition(".")[0] == PACKAGE)
-    excludes = () if RULES[notebook].counts_drawings else DRAWINGS
-    try:
-        return digest([magic, code_digest(*own, source=source, excludes=excludes)])
-    except ValueError as error:
-        raise ValueError(f"{notebook}.ipynb: {error}") from error
-
-
-@cache
-def _code_of(path: Path, modified_ns: int) -> tuple[list[str], str, frozenset]:
-    """Return the lines of a notebook that only IPython understands, the others, and all constants in them."""
-    _, cells = _split(read_notebook(path), path.stem)
-    lines = "\n".join(source_of(cell) for cell in cells).splitlines()
-    magic = [line for line in lines if line.lstrip().startswith(("%", "!"))]
-    source = "\n".join("" if line in magic else line for line in lines)
-    try:
-        nodes = ast.walk(ast.parse(source))
-    except SyntaxError as error:
-        raise ValueError(f"{path.name}: a cell is no valid Python, {error.msg}: {error.text}") from error
-    return magic, source, frozenset(node.value for node in nodes if isinstance(node, ast.Constant))
+    return code_digest(*own, source=source, excludes=() if rule.counts_drawings else DRAWINGS)
 
 
 def texts(value: Any) -> Iterator[str]:

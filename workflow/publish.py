@@ -7,12 +7,12 @@ Nothing is written unless all of it is fit; nothing else writes there.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import run
@@ -33,12 +33,13 @@ PICTURES = ("fig_*.png", "fig_*.json")  # of a study, published as <stem>_<study
 BEGIN, END = "<!-- results: written by make publish -->", "<!-- end of results -->"
 STUDIES = ("orl-eyeglasses", "orl-smiling", "synthfaces-male")
 METHODS = ("Original", "Retrain", "WF", "WP", "CF-k", "SCRUB", "UNSIR", "SalUn", "NegGrad", "SSD", "HeadReset")
-# column: (table, metric, label or None for the forgotten one, digits)
+# column: (table, metric, label or None for the forgotten one, digits or None for as many as a speed-up needs)
 COLUMNS = {
     "recall": ("table_forgetting", "recall", None, 2),
     "AUC of its logit": ("table_forgetting", "auc", None, 2),
     "retained accuracy": ("table2_multilabel_utility", "accuracy", "retained", 3),
     "probe AUC": ("table_forgetting", "probe_auc", None, 2),
+    "speed-up": ("table_seconds", "speedup", "-", None),
 }
 
 
@@ -51,11 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def publish(profile: Profile) -> None:
-    """Renew `notebooks/`, `figures/` and the README's table; what no run makes any more leaves `figures/`.
-
-    Raises:
-        ValueError: a notebook has not run or is out of date, names a path of a machine, or gets too big.
-    """
+    """Renew `notebooks/`, `figures/` and the README's table; what no run makes any more leaves `figures/`."""
     if profile.name == "smoke":
         raise ValueError("the numbers of profile smoke mean nothing: publish another one")
     with run.lock():
@@ -71,9 +68,6 @@ def publish(profile: Profile) -> None:
     print(f"removed from figures/: {', '.join(sorted(path.name for path in gone)) or 'nothing'}")
 
 
-# --- Figures and tables -------------------------------------------------------------------------------------
-
-
 def _figures(profile: Profile) -> dict[Path, bytes]:
     """Return path in `figures/` -> content of all that the profile's runs made for it."""
     runs = paths.RUNS / profile.name
@@ -84,13 +78,9 @@ def _figures(profile: Profile) -> dict[Path, bytes]:
                 found[paths.FIGURES / f"{path.stem}_{study}{path.suffix}"] = path
     contents = {path: source.read_bytes() for path, source in sorted(found.items())}
     for path, content in contents.items():
-        own = MACHINE_PATH.search(content.decode(errors="replace")) if path.suffix in (".csv", ".json") else None
-        if own:
+        if path.suffix in (".csv", ".json") and (own := MACHINE_PATH.search(content.decode(errors="replace"))):
             raise ValueError(f"{found[path].relative_to(paths.ROOT)} names a path of this machine: {own[0]}")
     return contents
-
-
-# --- Notebooks ----------------------------------------------------------------------------------------------
 
 
 def _pages(profile: Profile) -> dict[Path, bytes]:
@@ -110,10 +100,10 @@ def _pages(profile: Profile) -> dict[Path, bytes]:
         for count, cell in enumerate(notebooks.code_cells(page), start=1):
             cell["outputs"], cell["execution_count"] = _without_machine(executed[cell["id"]]["outputs"]), count
             for output in cell["outputs"]:
-                _drop_run_metadata(output.get("metadata", {}))
                 output |= {"execution_count": count} if "execution_count" in output else {}
-            _drop_run_metadata(cell["metadata"])
-        _drop_run_metadata(page["metadata"])
+            for part in (page, cell, *cell["outputs"]):
+                for name in ("papermill", "execution"):
+                    part.get("metadata", {}).pop(name, None)
         page["metadata"]["mlu"] = {
             "profile": profile.name,
             "study": job.study,
@@ -122,30 +112,9 @@ def _pages(profile: Profile) -> dict[Path, bytes]:
             "outputs_sha256": outputs_sha256(page),
         }
         pages[path] = notebooks.as_bytes(page)
-        unfit = _why_unfit(page, len(pages[path]))
-        if unfit:
+        if unfit := why_unfit(page, len(pages[path])):
             raise ValueError(f"{path.name}: {unfit}")
     return pages
-
-
-def stale_notebooks(folder: Path | None = None) -> dict[str, str]:
-    """Return committed notebook -> why code, parameters and outputs don't belong together; empty when all do."""
-    stale = {}
-    for path in sorted((folder or paths.NOTEBOOKS).glob("*.ipynb")):
-        page = notebooks.read_notebook(path)
-        published = page["metadata"].get("mlu", {})
-        shown = {name: value for name, (_, value) in notebooks.read_parameters(page, path.stem).items()}
-        if not published:
-            stale[path.name] = "its outputs were never published"
-        elif published.get("code_sha256") != notebooks.code_sha256(page, path.stem):
-            stale[path.name] = "its code changed after its outputs were made"
-        elif published.get("parameters") != shown:
-            stale[path.name] = "the parameters that it shows are not those that made its outputs"
-        elif published.get("outputs_sha256") != outputs_sha256(page):
-            stale[path.name] = "its outputs are not those that were published (run by hand and saved?)"
-        elif unfit := _why_unfit(page, path.stat().st_size):
-            stale[path.name] = unfit
-    return stale
 
 
 def outputs_sha256(notebook: Mapping) -> str:
@@ -154,76 +123,55 @@ def outputs_sha256(notebook: Mapping) -> str:
     return digest([{name: own for name, own in output.items() if name != "execution_count"} for output in outputs])
 
 
-def _why_unfit(notebook: Mapping, size: int) -> str:
-    outputs = [cell["outputs"] for cell in notebooks.code_cells(notebook)]
-    found = [match[0] for text in notebooks.texts(outputs) if (match := MACHINE_PATH.search(text))]
-    if found:
-        return f"its outputs name a path of a machine: {found[0]}"
+def why_unfit(notebook: Mapping, size: int) -> str:
+    """Return what makes a notebook unfit to be published, empty when nothing does."""
+    for text in notebooks.texts([cell["outputs"] for cell in notebooks.code_cells(notebook)]):
+        if own := MACHINE_PATH.search(text):
+            return f"its outputs name a path of a machine: {own[0]}"
     return f"it has {size} bytes with its outputs, at most {MAX_NOTEBOOK_BYTES}" if size > MAX_NOTEBOOK_BYTES else ""
 
 
-def _without_machine(value: Any) -> Any:
-    """Return an output with this machine's folders written as a reader's: relative, or below `~`."""
-    if isinstance(value, dict):
-        return {name: _without_machine(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_machine(inner) for inner in value]
-    if isinstance(value, str):
-        folders = [(f"{paths.ROOT}{os.sep}", ""), (str(paths.ROOT), "."), (sys.prefix, "<environment>")]
-        for folder, name in (*folders, (sys.base_prefix, "<python>"), (str(Path.home()), "~")):
-            value = value.replace(folder, name)
-    return value
-
-
-def _drop_run_metadata(metadata: dict) -> None:
-    for name in ("papermill", "execution"):
-        metadata.pop(name, None)
-
-
-# --- The README's table -------------------------------------------------------------------------------------
+def _without_machine(outputs: list) -> list:
+    """Return outputs with this machine's folders written as a reader's: relative, or below `~`."""
+    text = json.dumps(outputs)
+    folders = [(f"{paths.ROOT}{os.sep}", ""), (str(paths.ROOT), "."), (sys.prefix, "<environment>")]
+    for folder, name in (*folders, (sys.base_prefix, "<python>"), (str(Path.home()), "~")):
+        text = text.replace(json.dumps(folder)[1:-1], name)
+    return json.loads(text)
 
 
 def results_table(profile: Profile, folder: Path) -> str:
     """Return the README's table in Markdown, from the tables in `folder`: test split, mean over the seeds."""
-    names = (*dict.fromkeys(table for table, *_ in COLUMNS.values()), "table_seconds")
-    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in names}
-    lines = [f"| forgotten | model | {' | '.join(COLUMNS)} | speed-up |", "|---" * (len(COLUMNS) + 3) + "|"]
+    means = {name: _means(folder / f"{name}.csv") for name, *_ in COLUMNS.values()}
+    lines = [f"| forgotten | model | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name in STUDIES:
         study = profile.study(name)
         forgotten = study.request.partition(":")[2]
         title = f"{forgotten} (`{study.dataset}`, {study.recipe.num_epochs} epochs)"
         for method in METHODS:
             cells = [
-                _mean(tables[table], study.request, method, metric, label or forgotten, digits)
+                _printed(means[table].get((study.request, method, metric, label or forgotten)), digits)
                 for table, metric, label, digits in COLUMNS.values()
             ]
-            is_timed = method != "Original"
-            speed = _mean(tables["table_seconds"], study.request, method, "speedup", "-", 1) if is_timed else ""
             if any(cells):
-                lines.append(f"| {title} | {method} | {' | '.join(cells)} | {speed} |")
+                lines.append(f"| {title} | {method} | {' | '.join(cells)} |")
                 title = ""
         if title:
             raise ValueError(f"no scores of {study.request} in {folder}: make reproduce PROFILE={profile.name} first")
     return "\n".join(lines)
 
 
-def _mean(table: pd.DataFrame, request: str, method: str, metric: str, label: str, digits: int) -> str:
-    """Return the mean over the seeds as the README prints it, empty where there is none."""
-    chosen = table[
-        (table.request == request)
-        & (table.method == method)
-        & table.reading.isin(["-", "targeted"])
-        & table.split.isin(["-", "test"])
-        & (table.metric == metric)
-        & (table.label == label)
-    ]
-    if chosen.empty:
+def _means(file: Path) -> pd.Series:
+    """Return the means over the seeds, by request, method, metric and label."""
+    scores = pd.read_csv(file)
+    scores = scores[scores.reading.isin(["-", "targeted"]) & scores.split.isin(["-", "test"])]
+    return scores.groupby(["request", "method", "metric", "label"]).value.mean()
+
+
+def _printed(value: float | None, digits: int | None) -> str:
+    if value is None:
         return ""
-    value = chosen.value.mean()
-    if metric == "speedup":
-        return f"{value:.1f}" if value < 10 else f"{value:.0f}"
-    text = f"{value:.{digits}f}"
-    return text[1:] if text.startswith("0.") else text
+    return f"{value:.{int(value < 10)}f}" if digits is None else f"{value:.{digits}f}".removeprefix("0")
 
 
 def split(readme: str) -> tuple[str, str, str]:

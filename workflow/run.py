@@ -2,7 +2,7 @@
 
 `reproduce` runs what is missing or out of date and leaves the rest alone; `notebook` runs one job (the Snakefile calls
 it); `prepare` writes parameterised copies for nbval; `claims` prints the claims table. All of it writes below `runs/`
-or into the folder that `prepare` is given.
+and `build/`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,9 +28,6 @@ from notebooks import Job
 
 KERNEL_STARTS = 3
 KERNEL_START_TIMEOUT_S = 180  # a cold import of torch on a busy disk
-MODELS = "models"  # checkpoints that jobs share; each is made again by whoever needs it
-PREPARED = ".made-by-prepare"  # lists the notebooks of a folder that may be replaced as a whole
-LEFT_BY_TOOLS = {PREPARED, ".ipynb_checkpoints", ".pytest_cache", "__pycache__"}
 
 
 class CellFailed(RuntimeError):
@@ -56,8 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     of = command("notebook", run_one, "run one notebook, unless its result is current")
     of.add_argument("notebook", help="name without suffix, e.g. 02_original_model")
     of.add_argument("--study", help="left out for a notebook that runs once per profile")
-    of = command("prepare", prepare, "write parameterised copies of the notebooks, without running them", "smoke")
-    of.add_argument("--into", type=Path, required=True, help="folder, replaced as a whole if this command made it")
+    of = command("prepare", prepare, "write parameterised copies of the notebooks to build/, without a run", "smoke")
     of.add_argument("--fresh", action="store_true", help="also remove what the profile left in runs/")
     command("claims", print_claims, "print the claims beside ours and count the verdicts")
     options = parser.parse_args(arguments)
@@ -68,18 +63,12 @@ def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command: 0 done, 1 failed, 2 refused its input, 130 interrupted; what the user can mend is one line."""
     try:
         return command() or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, RuntimeError) else 2
     except KeyboardInterrupt:
         print("interrupted; what is finished is kept", file=sys.stderr)
         return 130
-
-
-# --- All jobs of a profile ----------------------------------------------------------------------------------
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -103,9 +92,7 @@ def reproduce(options: argparse.Namespace) -> int:
         _take(file, fcntl.LOCK_SH)
         status = subprocess.run(command, cwd=paths.ROOT, pass_fds=(file.fileno(),)).returncode
     if status:
-        print(
-            "reproduce stopped: see the error above. What is finished is kept; run it again to go on.", file=sys.stderr
-        )
+        print("stopped: see the error above. What is finished is kept; run it again to go on.", file=sys.stderr)
     return status
 
 
@@ -123,13 +110,13 @@ def remove_outdated_markers(profile: Profile) -> bool:
     Snakemake compares with its own records in `.snakemake`; without them it would take any marker for up to date, and
     it knows nothing of the other files. Return whether any job is out of date.
     """
-    is_outdated = False
+    outdated = []
     for job, fingerprint in notebooks.fingerprints(profile).items():
         is_there = notebooks.noted_in(job.executed).get("fingerprint") == fingerprint
         if not is_there or not notebooks.is_current(notebooks.noted_in(job.marker), job, fingerprint):
             job.marker.unlink(missing_ok=True)
-            is_outdated = True
-    return is_outdated
+            outdated.append(job)
+    return bool(outdated)
 
 
 @contextlib.contextmanager
@@ -152,9 +139,6 @@ def _take(file, kind: int) -> None:
         raise RuntimeError(
             f"another run is at work here (process {file.read().strip()}, or a job that it left behind); wait for it"
         ) from None
-
-
-# --- One job ------------------------------------------------------------------------------------------------
 
 
 def run_one(options: argparse.Namespace) -> None:
@@ -182,12 +166,8 @@ def run_one(options: argparse.Namespace) -> None:
 def run_notebook(job: Job) -> bool:
     """Run a job's notebook in a kernel of this very Python, unless its result is current; return whether it ran.
 
-    The executed copy appears only when every cell has run, the marker after it. When a cell fails, what ran lies in
-    `.failed.ipynb`.
-
-    Raises:
-        CellFailed: a cell raised an error, or the kernel died in it; never tried again.
-        RuntimeError: the kernel did not start, three times over.
+    The executed copy appears only when every cell has run, the marker after it. When a cell fails or the kernel dies in
+    it (`CellFailed`), what ran lies in `.failed.ipynb`; only a kernel that does not start is tried again.
     """
     fingerprint = notebooks.fingerprint(job)
     noted = notebooks.noted_in(job.executed)
@@ -196,11 +176,11 @@ def run_notebook(job: Job) -> bool:
         running, failed = job.executed.with_suffix(".running.ipynb"), job.executed.with_suffix(".failed.ipynb")
         upstream = notebooks.upstream_digest(job)
         try:
-            with _journal(job) as journal:
+            with _files_written(job) as files:
                 _run_cells(job, notebooks.parameterised(job, fingerprint), running)
             executed = notebooks.read_notebook(running)
             noted = executed["metadata"]["mlu"]
-            noted |= {"files": _digests(journal, job), "upstream": upstream}
+            noted |= {"files": files, "upstream": upstream}
             write_atomically({job.executed: notebooks.as_bytes(executed)})
         except BaseException:  # an interruption, too, leaves the part that ran to be read
             if running.exists():
@@ -214,29 +194,24 @@ def run_notebook(job: Job) -> bool:
 
 
 @contextlib.contextmanager
-def _journal(job: Job) -> Iterator[set[Path]]:
-    """Yield a set that in the end holds the files that this process and its kernel wrote."""
-    file, written = job.executed.with_suffix(".written"), set()
-    write_atomically({file: b""})
-    os.environ[JOURNAL] = str(file)
+def _files_written(job: Job) -> Iterator[dict[str, str]]:
+    """Yield a mapping that in the end holds file -> SHA-256 of what the job wrote below its profile's folder.
+
+    Left out are notebooks, and checkpoints, which jobs share: each is made again by whoever needs it.
+    """
+    folder, journal = paths.RUNS / job.profile.name, job.executed.with_suffix(".written")
+    files: dict[str, str] = {}
+    write_atomically({journal: b""})
+    os.environ[JOURNAL] = str(journal)
     try:
-        yield written
-        written |= set(map(Path, file.read_text(encoding="utf-8").splitlines()))
+        yield files
+        for path in map(Path, journal.read_text(encoding="utf-8").splitlines()):
+            is_own = path.is_relative_to(folder) and not path.is_relative_to(folder / "models")
+            if is_own and path.suffix != ".ipynb" and path.exists():
+                files[str(path.relative_to(paths.RUNS))] = notebooks.file_sha256(path)
     finally:
         del os.environ[JOURNAL]
-        file.unlink(missing_ok=True)
-
-
-def _digests(written: set[Path], job: Job) -> dict[str, str]:
-    """Return file -> SHA-256 of what a job wrote below its profile's folder, checkpoints and notebooks apart."""
-    folder = paths.RUNS / job.profile.name
-    own = (
-        path for path in sorted(written) if path.is_relative_to(folder) and path.suffix != ".ipynb" and path.exists()
-    )
-    shared = folder / MODELS
-    return {
-        str(path.relative_to(paths.RUNS)): notebooks.file_sha256(path) for path in own if shared not in path.parents
-    }
+        journal.unlink(missing_ok=True)
 
 
 def _run_cells(job: Job, notebook: dict, running: Path) -> None:
@@ -249,11 +224,11 @@ def _run_cells(job: Job, notebook: dict, running: Path) -> None:
         except PapermillExecutionError as error:
             failed = job.executed.with_suffix(".failed.ipynb").relative_to(paths.ROOT)
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)) or f"{error.ename}: {error.evalue}"
-            raise CellFailed(
-                f"{job.label}: a cell failed; what ran is in {failed}\n{error.source}\n\n{trace}"
-            ) from None
+            text = f"{job.label}: a cell failed; what ran is in {failed}\n{error.source}\n\n{trace}"
+            raise CellFailed(text) from None
         except Exception as error:
-            if _any_cell_started(running):
+            states = (c["metadata"].get("papermill", {}) for c in notebooks.read_notebook(running)["cells"])
+            if any(state.get("status", "pending") != "pending" for state in states):
                 raise CellFailed(f"{job.label}: the kernel was lost: {type(error).__name__}: {error}") from error
             if attempt == KERNEL_STARTS:
                 raise RuntimeError(f"{job.label}: no kernel started in {attempt} tries: {error}") from error
@@ -276,52 +251,22 @@ def _execute(path: Path) -> None:
     )
 
 
-def _any_cell_started(path: Path) -> bool:
-    cells = notebooks.read_notebook(path)["cells"]
-    return any(cell["metadata"].get("papermill", {}).get("status", "pending") != "pending" for cell in cells)
-
-
-# --- Copies for nbval, and the claims -----------------------------------------------------------------------
-
-
 def prepare(options: argparse.Namespace) -> None:
     """Write a parameterised copy of every job's notebook; names sort in an order in which they can run."""
-    profile, folder = Profile.load(options.profile), options.into.resolve()
+    profile = Profile.load(options.profile)
     notebooks.check_profile(profile)
-    _refuse_strangers(folder, options.into)
-    copies = {}
+    folder, copies = paths.ROOT / "build" / f"{profile.name}_notebooks", {}
     for job, fingerprint in notebooks.fingerprints(profile).items():
         name = f"{job.notebook}__{job.study}" if job.study else job.notebook
-        copies[f"{name}.ipynb"] = notebooks.as_bytes(notebooks.parameterised(job, fingerprint))
-    copies[PREPARED] = "\n".join(copies).encode()
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        copies[folder / f"{name}.ipynb"] = notebooks.as_bytes(notebooks.parameterised(job, fingerprint))
     with lock() if options.fresh else contextlib.nullcontext():
-        try:
-            write_atomically({beside / name: content for name, content in copies.items()})
-            if folder.exists():
-                folder.rename(beside.with_suffix(".old"))
-            beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.rmtree(beside.with_suffix(".old"), ignore_errors=True)
+        write_atomically(copies)
+        for path in folder.glob("*.ipynb"):  # copies of jobs that are no more
+            if path not in copies and path.stem.partition("__")[0] in notebooks.RULES:
+                path.unlink()
         if options.fresh:
             shutil.rmtree(paths.RUNS / profile.name, ignore_errors=True)
-    print(f"{len(copies) - 1} notebooks of profile {profile.name} in {options.into}")
-
-
-def _refuse_strangers(folder: Path, given: Path) -> None:
-    """Refuse a folder that `prepare` did not make, or that holds anything else by now."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"--into {given}: is no folder; name a new one")
-    inside, own = {item.name for item in folder.iterdir()}, folder / PREPARED
-    known = LEFT_BY_TOOLS | set(own.read_text(encoding="utf-8").splitlines()) if own.is_file() else set()
-    if inside - known:
-        raise ValueError(
-            f"--into {given}: it would be replaced as a whole, and holds what this command did not write "
-            f"({min(inside - known)}); name a new folder"
-        )
+    print(f"{len(copies)} notebooks of profile {profile.name} in {folder.relative_to(paths.ROOT)}")
 
 
 def print_claims(options: argparse.Namespace) -> None:

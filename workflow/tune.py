@@ -13,14 +13,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import run
 import torch
+import yaml
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm import tqdm
@@ -29,75 +29,14 @@ from mlu_utils import data, experiments, paths
 from mlu_utils.attacks.shadows import PEOPLE_RECIPE, Shadows, shares_right, train_shadows, unlearn_shadows
 from mlu_utils.data.table import SPLITS
 from mlu_utils.files import write_atomically
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_choice
 from mlu_utils.requests import entry_losses
 from mlu_utils.studies import Recipe, Study
 from mlu_utils.training import NonFiniteLossError, predict_logits
 from mlu_utils.unlearning import METHODS
 
-TRIAL_COLUMNS = ("method", "trial", "hyperparameters", "objective", "retained_accuracy", "forgetting", "seconds")
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """Values between low and high, uniform in their logarithm, two significant digits."""
-
-    low: float
-    high: float
-
-
-_RATE, _EPOCHS = LogUniform(1e-3, 1e-1), [1, 2, 4, 8]
-# What is searched, method by method; everything else stays at the method's default, which is trial 0.
-SPACES: dict[str, dict[str, LogUniform | list]] = {
-    "FT": {"learning_rate": _RATE, "num_epochs": _EPOCHS},
-    "CF-k": {"learning_rate": _RATE, "num_epochs": _EPOCHS, "k": [1, 2, 3], "momentum": [0.0, 0.9]},
-    "EU-k": {"learning_rate": _RATE, "num_epochs": _EPOCHS, "k": [1, 2, 3]},
-    "NegGrad": {"learning_rate": LogUniform(1e-5, 1e-2), "num_epochs": _EPOCHS, "batchnorm": ["train", "eval"]},
-    "AdvNegGrad": {
-        "learning_rate": _RATE,
-        "num_epochs": _EPOCHS,
-        "alpha": [0.5, 0.8, 0.95],
-        "momentum": [0.0, 0.9],
-        "batchnorm": ["train", "eval"],
-    },
-    "UNSIR": {
-        "impair_learning_rate": _RATE,
-        "repair_learning_rate": _RATE,
-        "impair_epochs": [1, 2, 3],
-        "noise_penalty": [0.1, 0.01, 0.001],
-        "repair_epochs": [0, 1, 2],
-    },
-    "SCRUB": {
-        "learning_rate": LogUniform(1e-4, 3e-2),
-        "num_epochs": [2, 3, 5],
-        "msteps": [1, 2, 3],
-        "alpha": [0.001, 0.1, 0.5],
-        "temperature": [2.0, 4.0],
-    },
-    "SalUn": {
-        "learning_rate": _RATE,
-        "num_epochs": _EPOCHS,
-        "share": [0.1, 0.3, 0.5],
-        "saliency": ["absolute", "signed", "relative"],
-    },
-    "SSD": {"alpha": LogUniform(0.1, 100), "dampening": [0.1, 0.5, 1.0]},
-    "WF": {
-        "forget_share": LogUniform(1e-4, 1e-1),
-        "tau": LogUniform(1, 16),
-        "epsilon": LogUniform(1e-3, 1e-1),
-        "num_rounds": [1, 2, 4],
-        "steps_per_round": [1, 2, 4],
-    },
-    "WP": {
-        "forget_share": LogUniform(1e-4, 1e-1),
-        "alpha": [0.25, 0.5, 0.75],
-        "epsilon": LogUniform(1e-3, 1e-1),
-        "num_rounds": [1, 2, 4],
-        "steps_per_round": [1, 2, 4],
-    },
-}
-
-
+# Method -> hyperparameter -> what to choose from.
+SPACES: dict[str, dict[str, list | dict]] = yaml.safe_load((experiments.TUNING_FOLDER / "spaces.yaml").read_text())
 # What the search forgets, on models of these studies: other labels, classes, people and seeds than any table reports.
 _DIGITS = {"dataset": "digits", "architecture": "small_cnn"}
 _DIGITS["recipe"] = Recipe(num_epochs=30, learning_rate=0.05, is_augmented=False)
@@ -138,18 +77,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[dict]:
     """Yield the default ({}), then random points of the method's space; the same for the same seed."""
-    if method not in SPACES:
-        raise ValueError(f"{method} has nothing to search: {choices(method, SPACES)}")
+    require_choice("method with something to search", method, SPACES)
+    for name in SPACES[method]:
+        require_choice(f"hyperparameter of {method} in spaces.yaml", name, METHODS[method].hyperparameters)
     generator = np.random.default_rng([seed, sorted(METHODS).index(method)])
     yield {}
     for _ in range(num_trials - 1):
         point = {}
         for name, space in SPACES[method].items():
-            if isinstance(space, LogUniform):
-                value = math.exp(generator.uniform(math.log(space.low), math.log(space.high)))
-                point[name] = float(f"{value:.1e}")
-            else:
+            if isinstance(space, list):
                 point[name] = space[int(generator.integers(len(space)))]
+            else:
+                value = math.exp(generator.uniform(math.log(space["low"]), math.log(space["high"])))
+                point[name] = float(f"{value:.1e}")
         if method == "WP":
             point["beta"] = 1 - point["alpha"]
         yield point
@@ -160,7 +100,7 @@ def objective(study: Study, model) -> dict[str, float]:
 
     objective = (retained_accuracy + forgetting) / 2. forgetting is, for a label, 1 - 2 |AUC - 1/2| of its logit (1 =
     says nothing); for a class, 1 - recall; for images, 1 - 2 |AUC - 1/2| of the loss between those of the images that
-    were trained on and those in the validation split. People: see `people_objective`.
+    were trained on and those in the validation split.
     """
     table, rows = study.table, study.table.rows("validation")
     logits = predict_logits(model, table, rows)
@@ -171,8 +111,9 @@ def objective(study: Study, model) -> dict[str, float]:
         column = table.label_index(study.forget_request.name)
         forgetting = _says_nothing(table.labels[rows, column].numpy(), logits[:, column].numpy())
     elif kind == "class":
-        own = table.labels[rows, 0] == table.class_index(study.forget_request.name)
-        forgetting = 1 - float((logits[own].argmax(1) == table.class_index(study.forget_request.name)).float().mean())
+        forgotten = table.class_index(study.forget_request.name)
+        own = table.labels[rows, 0] == forgotten
+        forgetting = 1 - float((logits[own].argmax(1) == forgotten).float().mean())
     else:
         losses = []
         for split in ("train", "validation"):
@@ -181,6 +122,10 @@ def objective(study: Study, model) -> dict[str, float]:
             losses.append(image_losses(predict_logits(model, table, own), table.labels[own]))
         is_member = np.repeat([1.0, 0.0], [len(part) for part in losses])
         forgetting = _says_nothing(is_member, np.concatenate(losses))
+    return _objective(retained, forgetting)
+
+
+def _objective(retained: float, forgetting: float) -> dict[str, float]:
     return {"objective": (retained + forgetting) / 2, "retained_accuracy": retained, "forgetting": forgetting}
 
 
@@ -221,9 +166,7 @@ def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, f
         aucs = [roc_auc_score(met[unit], own) for met, own in zip(trained.is_member, loss, strict=True)]
         forgetting.append(_silence(float(np.mean(aucs))))
     bystanders = (is_validation & ~torch.isin(table.identity, trained.units)).nonzero().flatten()
-    retained = float(shares_right(networks, table, bystanders).mean())
-    forgotten = float(np.mean(forgetting))
-    return {"objective": (retained + forgotten) / 2, "retained_accuracy": retained, "forgetting": forgotten}
+    return _objective(float(shares_right(networks, table, bystanders).mean()), float(np.mean(forgetting)))
 
 
 def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
@@ -233,14 +176,10 @@ def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
 
 
 def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) -> Path:
-    """Try `num_trials` configurations of each method (all by default), write every trial down and return the file.
-
-    Trials of methods that are searched again are replaced, others stay.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"no validation request for kind {kind!r}: {choices(kind, KINDS)}")
+    """Try `num_trials` configurations of each method (all by default) and return the file, whose other rows stay."""
+    require_choice("kind of validation request", kind, KINDS)
     points = {method: list(configurations(method, num_trials)) for method in methods or SPACES}
-    attempt = _people_trials() if kind == "people" else _request_trials(kind)
+    attempt = _attempt(kind)
     file = experiments.TUNING_FOLDER / f"{kind}.csv"
     for method, own in points.items():
         trials = []
@@ -248,44 +187,32 @@ def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) ->
             try:
                 values = attempt(method, point)
             except NonFiniteLossError:  # a rate too high: the worst there is
-                values = {"objective": 0.0, "retained_accuracy": 0.0, "forgetting": 0.0, "seconds": float("nan")}
+                values = _objective(0.0, 0.0) | {"seconds": math.nan}
             trials.append({"method": method, "trial": number, "hyperparameters": json.dumps(point), **values})
-        _write_trials(file, method, trials)
+        table = pd.DataFrame(trials)
+        if file.exists():
+            others = pd.read_csv(file)
+            table = pd.concat([others[others.method != method], table])
+        write_atomically({file: table.to_csv(index=False, lineterminator="\n").encode()})
+        experiments.read_trials.cache_clear()
     return file
 
 
-def _request_trials(kind: str) -> Callable[[str, dict], dict]:
-    """Return method, hyperparameters -> objective and seconds, on a model trained for it."""
-    study = VALIDATION_STUDIES[kind]
-    original = experiments.reference_model(study, "original").model
+def _attempt(kind: str) -> Callable[[str, dict], dict[str, float]]:
+    """Return method, hyperparameters -> objective and seconds of one network, on models that are trained now."""
+    study = VALIDATION_STUDIES.get(kind)
+    trained = experiments.reference_model(study, "original").model if study else train_people()
 
     def attempt(method: str, point: dict) -> dict[str, float]:
-        made = experiments.run_method(study, original, method, "targeted", point, study.seed + 1, is_timed=False)
-        return objective(study, made.model) | {"seconds": made.unlearning_time_s}
-
-    return attempt
-
-
-def _people_trials() -> Callable[[str, dict], dict]:
-    """Return the same for people, on shadows trained for it; seconds are those of one network."""
-    trained = train_people()
-
-    def attempt(method: str, point: dict) -> dict[str, float]:
+        if study:
+            made = experiments.run_method(study, trained, method, "targeted", point, study.seed + 1, is_timed=False)
+            return objective(study, made.model) | {"seconds": made.unlearning_time_s}
         start = time.perf_counter()
         networks = unlearn_shadows(trained, method, point)
         seconds = (time.perf_counter() - start) / len(networks)
         return people_objective(trained, networks) | {"seconds": seconds}
 
     return attempt
-
-
-def _write_trials(file: Path, method: str, trials: list[Mapping]) -> None:
-    table = pd.DataFrame(trials, columns=list(TRIAL_COLUMNS))
-    if file.exists():
-        others = pd.read_csv(file)
-        table = pd.concat([others[others.method != method], table])
-    write_atomically({file: table.to_csv(index=False, lineterminator="\n").encode()})
-    experiments.read_trials.cache_clear()
 
 
 if __name__ == "__main__":
