@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import cohen_kappa_score
 
 from mlu_utils import paths
-from mlu_utils.data import DATASETS, SPLITS, ImageTable, annotations, digits, folder, load, module_of, orl
+from mlu_utils.data import DATASETS, SPLITS, ImageTable, digits, folder, load, module_of, orl
 from mlu_utils.data.batches import Augmentation, Batches, augment, normalise
 from mlu_utils.data.splits import FRACTIONS, stratified_split
 
@@ -195,7 +195,7 @@ ANNOTATIONS = paths.DATA / "orl_attributes"
 
 def read_annotations():
     return [
-        annotations.read_label_csv(ANNOTATIONS / f"{name}.csv")
+        folder.read_label_csv(ANNOTATIONS / f"{name}.csv")
         for name in ("annotator_a", "annotator_b", "orl_attributes")
     ]
 
@@ -549,11 +549,11 @@ def encoded(kind: str) -> bytes:
 def test_a_truncated_picture_is_named(tmp_path, kind):
     data = encoded(kind)
     (tmp_path / "face").write_bytes(data)
-    assert annotations.read_image(tmp_path / "face").size == (7, 9)
+    assert folder.read_image(tmp_path / "face").size == (7, 9)
     for length in (0, 5, len(data) // 3, len(data) // 2, len(data) * 3 // 4):
         (tmp_path / "face").write_bytes(data[:length])
         with pytest.raises(ValueError, match="image .*face is corrupt or truncated .*: replace the file"):
-            annotations.read_image(tmp_path / "face")
+            folder.read_image(tmp_path / "face")
 
 
 @QUICK
@@ -569,7 +569,7 @@ def test_a_damaged_picture_loads_or_is_named(tmp_path_factory, kind, damages):
     file = tmp_path_factory.getbasetemp() / "damaged"
     file.write_bytes(data)
     try:
-        annotations.read_image(file)
+        folder.read_image(file)
     except ValueError as error:
         assert f"image {file} is corrupt or truncated" in str(error)
 
