@@ -41,14 +41,10 @@ DATASETS: Mapping[str, str] = _Sources()
 
 
 def load(name: str, **options) -> ImageTable:
-    """Return a data set by name, or the folder of your own images at that path (`data.folder`).
+    """Return one of `DATASETS`, or your own images in the folder at that path, see `data.folder`.
 
-    Args:
-        name: one of `DATASETS`, or the path of a folder with a `labels.csv`.
-        **options: passed to the loader of that data set.
-
-    Raises:
-        ValueError: neither a known data set nor a folder, or an entry point that returns no `ImageTable`.
+    Options are those of its loader. Neither a data set nor a folder, or a loader that returns no `ImageTable`, is
+    refused with a ValueError.
     """
     from mlu_utils.data.table import ImageTable
 

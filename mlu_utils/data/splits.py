@@ -19,15 +19,15 @@ def stratified_split(
 ) -> torch.Tensor:
     """Return for each row an index into `SPLITS`, int8 (N,), so that every label's rare value is spread in proportion.
 
-    Labels are taken from the rarest value to the most common; the rows that carry it and are still free are dealt out
-    so that each split comes closest to its share. The rest fills the splits up to their sizes.
+    From the rarest value to the most common, the rows that carry it and are still free are dealt out so that each split
+    comes closest to its share. The rest fills the splits up to their sizes.
 
     Args:
         labels: float32 (N, K) in {0, 1, nan}, or int64 (N, 1) of classes.
         fractions: shares of train, validation, test (and unseen), summing to 1.
         seed: decides which of the equal rows go where.
         label_names: names used in error messages.
-        identity: int64 (N,); when given, all images of a person go to one split; -1 = unknown.
+        identity: int64 (N,), -1 = unknown; all images of a person go to one split. Default: split by image.
 
     Source: after Sechidis, Tsoumakas and Vlahavas (2011), iterative stratification.
     Differs: deals out all free rows of the rarest value at once instead of one row at a time.
@@ -35,17 +35,14 @@ def stratified_split(
     if not 1 <= len(fractions) <= len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
         raise ValueError(f"fractions must be up to {len(SPLITS)} positive shares that sum to 1, got {fractions}")
     values, names = _indicator_columns(labels, label_names)
-    groups = np.arange(len(values))
+    # A unit may not be torn apart: an image, or all images of a person.
+    units = np.arange(len(values))
     if identity is not None:
-        # An unknown person (-1) is nobody else's: each such image is a unit of its own.
-        people = np.where(identity.numpy() >= 0, identity.numpy(), -1 - groups)
-        _, groups = np.unique(people, return_inverse=True)
-    # One row per unit that may not be torn apart: an image, or all images of a person.
-    num_units = groups.max() + 1
-    weight = np.bincount(groups, minlength=num_units).astype(float)
-    counts = np.stack([np.bincount(groups, column, num_units) for column in values.T], 1)
-
-    split = _deal(counts, weight, np.asarray(fractions), np.random.default_rng(seed))[groups]
+        people = np.where(identity.numpy() >= 0, identity.numpy(), -1 - units)
+        _, units = np.unique(people, return_inverse=True)
+    weight = np.bincount(units).astype(float)
+    counts = np.stack([np.bincount(units, column) for column in values.T], 1)
+    split = _deal(counts, weight, np.asarray(fractions), np.random.default_rng(seed))[units]
     for column, name in zip(values.T, names, strict=True):
         for s in range(len(fractions)):
             if not column[split == s].any():

@@ -351,6 +351,12 @@ def _paint_faces(t: SimpleNamespace, size: int) -> torch.Tensor:
     return c.rgb
 
 
+def draw_factors(num_people: int, num_images: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors that each person keeps, (num_people, 25), and those of each image, (num_images, 21)."""
+    sizes = (num_people, len(IDENTITY_FACTORS)), (num_images, len(NUISANCE_FACTORS))
+    return tuple(2 * torch.rand(size, generator=generator) - 1 for size in sizes)
+
+
 def draw_faces(
     labels: torch.Tensor,
     identity_factors: torch.Tensor,
@@ -370,11 +376,9 @@ def draw_faces(
         ("identity_factors", identity_factors, IDENTITY_FACTORS, -1),
         ("nuisance", nuisance, NUISANCE_FACTORS, -1),
     ):
-        if table.shape != (len(labels), len(columns)):
-            raise ValueError(
-                f"{name} must be ({len(labels)}, {len(columns)}), got {tuple(table.shape)}: "
-                f"one row an image, columns {', '.join(columns)}"
-            )
+        expected, found = (len(labels), len(columns)), tuple(table.shape)
+        if found != expected:
+            raise ValueError(f"{name} must be {expected}, got {found}: one row an image, columns {', '.join(columns)}")
         if not ((table >= low) & (table <= 1)).all():
             raise ValueError(f"{name} must lie in [{low}, 1], got {table.min():g} to {table.max():g}: clip it")
     images = torch.empty(len(labels), 3, size, size, dtype=torch.uint8, device=device)
@@ -423,8 +427,7 @@ def load(
     person_labels = sample_attributes(num_people, correlation_strength=correlation_strength, seed=seed)
     # A stream apart from the labels', so that a person looks alike whatever the correlations.
     generator = torch.Generator().manual_seed((seed + 2**32) % 2**63)
-    person_factors = 2 * torch.rand(num_people, len(IDENTITY_FACTORS), generator=generator) - 1
-    nuisance = 2 * torch.rand(num_images, len(NUISANCE_FACTORS), generator=generator) - 1
+    person_factors, nuisance = draw_factors(num_people, num_images, generator)
     identity = torch.arange(num_images) % num_people
     drawn = person_labels[identity]
     labels = drawn.clone()
@@ -433,8 +436,7 @@ def load(
     split = stratified_split(labels, seed=SPLIT_SEED, label_names=LABEL_NAMES)  # may refuse: before painting
     images = draw_faces(drawn, person_factors[identity], nuisance, size=size, device=device).cpu()
     source = (
-        f"synthfaces(num_images={num_images}, num_people={num_people}, size={size}, "
-        f"correlation_strength={correlation_strength:g}, label_noise={label_noise:g}, seed={seed}, "
+        f"synthfaces({num_images=}, {num_people=}, {size=}, {correlation_strength=:g}, {label_noise=:g}, {seed=}, "
         f"device={torch.device(device).type!r})"
     )
     return ImageTable(images, labels, LABEL_NAMES, identity, split, source)
