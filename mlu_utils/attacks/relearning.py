@@ -53,11 +53,9 @@ def relearn(
         scope: "head" trains the last layer on the features as they are; "network" trains every weight.
         fit_rows: labelled images to learn from; few, to ask how much the features still hold.
         eval_rows: images to score on; nobody's face should be in both.
-        num_steps: Adam steps, at least 1.
-        learning_rate: of Adam; one value for all models that are compared.
-        batch_size: images a step; at most all of them.
+        num_steps, batch_size: Adam steps, and images a step; at least 1.
         evaluate_every: steps between evaluations; step 0 and the last step are always evaluated.
-        seed: of the order of the images; the same for all models that are compared.
+        learning_rate, seed: of Adam, and of the order of the images; the same for all models that are compared.
         precision: number format of the network's passes; the head alone always learns in float32.
 
     Returns:
@@ -68,12 +66,11 @@ def relearn(
         ValueError: unknown scope, another kind of request, numbers below 1.
         NonFiniteLossError: the loss was not finite.
 
-    Source:
-        Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning: Adam with rate .001, batches
-        of 256, evaluated after every step.
+    Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning: Adam with rate .001, batches
+    of 256, evaluated after every step.
 
-    Differs:
-        The label's own loss instead of that of all labels, and an evaluation set apart from the images learned from.
+    Differs: the label's own loss instead of that of all labels, and an evaluation set apart from the images learned
+    from.
     """
     require_choice("scope", scope, SCOPES)
     if request.kind not in ("label", "class"):

@@ -29,10 +29,6 @@ def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed:
 
     So every row, of at least 2, is learned by half of the models, an even number, as LiRA needs. Of an odd number of
     rows, each pair leaves out one at random.
-
-    Example:
-        >>> random_halves(torch.arange(6), 4, num_images=8, seed=0).sum(1).tolist()
-        [3, 3, 3, 3]
     """
     if num_models < 2 or num_models % 2:
         raise ValueError(f"num_models must be even and at least 2, got {num_models}: halves come in pairs")

@@ -12,7 +12,6 @@ FRACTIONS = (0.65, 0.25, 0.10)  # the paper's shares for train, validation and t
 def stratified_split(
     labels: torch.Tensor,
     *,
-    fractions: tuple[float, ...] = FRACTIONS,
     seed: int = 42,
     label_names: tuple[str, ...] | None = None,
     identity: torch.Tensor | None = None,
@@ -24,7 +23,6 @@ def stratified_split(
 
     Args:
         labels: float32 (N, K) in {0, 1, nan}, or int64 (N, 1) of classes.
-        fractions: shares of train, validation, test (and unseen), summing to 1.
         seed: decides which of the equal rows go where.
         label_names: names used in error messages.
         identity: int64 (N,), -1 = unknown; all images of a person go to one split. Default: split by image.
@@ -32,8 +30,6 @@ def stratified_split(
     Source: after Sechidis, Tsoumakas and Vlahavas (2011), iterative stratification.
     Differs: deals out all free rows of the rarest value at once instead of one row at a time.
     """
-    if not 1 <= len(fractions) <= len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(f"fractions must be up to {len(SPLITS)} positive shares that sum to 1, got {fractions}")
     values, names = _indicator_columns(labels, label_names)
     # A unit may not be torn apart: an image, or all images of a person.
     units = np.arange(len(values))
@@ -42,13 +38,13 @@ def stratified_split(
         _, units = np.unique(people, return_inverse=True)
     weight = np.bincount(units).astype(float)
     counts = np.stack([np.bincount(units, column) for column in values.T], 1)
-    split = _deal(counts, weight, np.asarray(fractions), np.random.default_rng(seed))[units]
+    split = _deal(counts, weight, np.random.default_rng(seed))[units]
     for column, name in zip(values.T, names, strict=True):
-        for s in range(len(fractions)):
+        for s in range(len(FRACTIONS)):
             if not column[split == s].any():
                 raise ValueError(
                     f"{name} never occurs in the {SPLITS[s]} split ({int(column.sum())} images in all): "
-                    "drop this label, add images, or choose a larger share for the split"
+                    "drop this label, or add images"
                 )
     return torch.from_numpy(split.astype(np.int8))
 
@@ -64,9 +60,9 @@ def _indicator_columns(labels: torch.Tensor, label_names: tuple[str, ...] | None
     return columns, [f"{name} = {value}" for value in (1, 0) for name in names]
 
 
-def _deal(counts: np.ndarray, weight: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _deal(counts: np.ndarray, weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Assign each unit a split; `counts` (units, columns) and `weight` (units,) are image counts."""
-    split = np.full(len(weight), -1)
+    split, fractions = np.full(len(weight), -1), np.asarray(FRACTIONS)
     wanted = counts.sum(0)[:, None] * fractions  # (columns, splits): images still to be placed
     room = weight.sum() * fractions  # (splits,)
     order = rng.permutation(len(weight))

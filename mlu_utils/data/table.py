@@ -1,7 +1,4 @@
-"""One data structure for every data set: images and a label table, one row an image, one column a label.
-
-Nothing here reads a file or moves data to a device.
-"""
+"""One data structure for every data set: images and a label table, one row an image, one column a label."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ LABEL_ALIASES = {"Gender": "Male", "Young_Old": "Young"}  # the paper's names fo
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Images with their label table, identities and splits.
+    """Images with their label table, identities and splits; data that break this description are refused.
 
     Args:
         images: uint8 (N, 3, H, W), in memory or a read-only memory map.
@@ -33,9 +30,6 @@ class ImageTable:
         source: where the data came from, with every option that changes it.
         class_names: single-label only, names of the classes 0 .. len - 1.
         class_positions: ordered classes only, where each lies on their axis, such as the middle of an age group.
-
-    Raises:
-        ValueError: a shape, dtype or value breaks the description above.
     """
 
     images: torch.Tensor
