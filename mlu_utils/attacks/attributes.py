@@ -33,10 +33,7 @@ class LabelAttack:
         return cls(labels, who, np.flatnonzero(~np.isin(who, who[eval_rows])), eval_rows)
 
     def run(self, inputs: Mapping[str, Mapping[str, ArrayLike]], **options: object) -> pd.DataFrame:
-        """Return `attribute_inference.attack_table`, which takes the options.
-
-        `inputs`: model -> name of an input -> (N, d), what the attacker sees of all images.
-        """
+        """Return `attribute_inference.attack_table`; inputs: model -> name -> (N, d), what is seen of all images."""
         rows = self.fit_rows, self.eval_rows
         cut = {
             model: {name: tuple(np.asarray(x)[own] for own in rows) for name, x in own_inputs.items()}

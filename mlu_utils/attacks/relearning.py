@@ -4,8 +4,6 @@ What a model still knows of a label shows in how few steps bring it back; `scori
 into numbers. The model given is never modified.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator, Mapping
@@ -44,8 +42,7 @@ def relearn(
 ) -> list[dict]:
     """Return the curve of a copy of the model that learns the forgotten label again.
 
-    A label is relearned from its column alone; a class from all classes, since images of one class alone teach any
-    network to say that class.
+    A label is relearned from its column alone; a class from all classes: one alone teaches any network to say it.
 
     Args:
         model: unlearned, retrained or original; BatchNorm runs in eval mode, its statistics do not move.
@@ -68,7 +65,6 @@ def relearn(
 
     Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning: Adam with rate .001, batches
     of 256, evaluated after every step.
-
     Differs: the label's own loss instead of that of all labels, and an evaluation set apart from the images learned
     from.
     """

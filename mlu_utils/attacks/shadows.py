@@ -6,8 +6,6 @@ only, lie in `scoring.membership`.
 Shapes: S shadows, U targets (units), N images of the table, n rows, K labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,15 +74,14 @@ def train_shadows(
 ) -> Shadows:
     """Draw targets at random and train the shadows on half of them each, and on all training images besides, at once.
 
-    Every target is learned by half of the shadows. A person is learned with `images_per_person` training images or not
-    at all, because stacked training needs as many rows for each shadow. The other images of a target are left to no
-    shadow: they tell whether a person is known beyond the photos that were learned.
+    A person is learned with `images_per_person` training images or not at all, because stacked training needs as many
+    rows for each shadow. The other images of a target are left to no shadow: they tell whether a person is known beyond
+    the photos that were learned.
 
     Args:
         table, kind, seed: see `Shadows`; the seed also decides on targets and halves.
         architecture, recipe: of every shadow.
-        num_units: U, even.
-        num_shadows: S, even; at least 4 for an attack on each by the others.
+        num_units, num_shadows: U and S, even; S at least 4 for an attack on each by the others.
         images_per_person: people only; whoever has fewer training images is no target.
         candidates: rows (images) or identities (people) that targets are drawn from; default: all.
 
@@ -170,12 +167,8 @@ def shadow_attacks(
 ) -> pd.DataFrame:
     """Return both attacks on the shadows of every model, and what they find where there is nothing to find.
 
-    Args:
-        phi: name of a model -> `confidences` of its shadows; one of them is "Original", whose shadows make the null.
-        is_member, unit, seed, num_resamples: see `membership.attack_shadows`.
-
-    Returns:
-        Columns model, attacker and those of `membership.attack_shadows`; the model `NULL`: of `null_on_shuffles`.
+    `phi`: name of a model -> `confidences` of its shadows; those of "Original" make the null, the model `NULL`. The
+    other arguments, and the columns beside model, are those of `membership.attack_shadows`.
     """
     found = {
         model: attack_shadows(own, is_member, unit, seed=seed, num_resamples=num_resamples)

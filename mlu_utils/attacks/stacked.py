@@ -5,8 +5,6 @@ The weights of S networks lie stacked in one tensor a layer, and one forward and
 under the same seed: the result equals S separate trainings up to rounding.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -3,8 +3,6 @@
 Augmentation runs on the device and draws its numbers from a CPU generator, so that every device sees the same.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -22,17 +20,13 @@ _RESIDENT_SHARE_OF_FREE_MEMORY = 0.5  # the network and its gradients need the r
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training image; each is drawn per image and 0 turns it off.
+    """Random changes of a training image, each drawn per image, uniform in +- the value or 1 +- it; 0 turns it off."""
 
-    `flip` is a probability; a rotation is uniform in +- degrees, as is the horizontal shear; a shift in +- this share
-    of width and height; zoom, brightness, contrast and saturation are factors, uniform in 1 +- the value.
-    """
-
-    flip: float = 0.5
+    flip: float = 0.5  # a probability
     degrees: float = 5.0
-    translate: float = 0.05
-    scale: float = 0.1
-    shear: float = 5.0
+    translate: float = 0.05  # share of width and height
+    scale: float = 0.1  # this one and those below `shear` are factors
+    shear: float = 5.0  # horizontal, in degrees
     brightness: float = 0.2
     contrast: float = 0.2
     saturation: float = 0.2

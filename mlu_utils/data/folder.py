@@ -1,7 +1,5 @@
 """Your own images: a folder with `labels.csv` and the image files that it names; errors name file and line."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 from typing import NamedTuple

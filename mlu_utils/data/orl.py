@@ -4,8 +4,6 @@ Images: AT&T Laboratories Cambridge, `sN/K.pgm`, person N in 1..40, photo K in 1
 Labels: `data/orl_attributes/orl_attributes.csv`, eight CelebA-style attributes.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

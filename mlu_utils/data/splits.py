@@ -1,7 +1,5 @@
 """Splits: disjoint by construction, repeatable, with both values of every label in every split."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -3,8 +3,6 @@
 An age in years changes the faces of `synthfaces` smoothly: neighbouring groups look alike and distant ones do not.
 """
 
-from __future__ import annotations
-
 import torch
 
 from mlu_utils.data.splits import stratified_split

@@ -49,18 +49,16 @@ def _check(name: str, value: float, low: float, high: float, fix: str, *, whole:
     return int(value) if whole else float(value)
 
 
-def _phi_coefficient(share_a: float, share_b: float, latent: float) -> float:
-    """Return the phi coefficient of two thresholded standard normals whose correlation is `latent`."""
-    both = multivariate_normal.cdf(norm.ppf([share_a, share_b]), cov=[[1.0, latent], [latent, 1.0]])
-    return (both - share_a * share_b) / np.sqrt(share_a * share_b * (1 - share_a) * (1 - share_b))
-
-
 def _latent_correlation(share_a: float, share_b: float, phi: float) -> float:
-    """Return the latent correlation that gives `phi`, or the nearest feasible one within +-`MAX_LATENT`."""
-    low, high = (_phi_coefficient(share_a, share_b, r) for r in (-MAX_LATENT, MAX_LATENT))
-    if not low < phi < high:
+    """Return the correlation of two standard normals, within +-`MAX_LATENT`, that gives `phi` once thresholded."""
+
+    def excess(latent: float) -> float:
+        both = multivariate_normal.cdf(norm.ppf([share_a, share_b]), cov=[[1.0, latent], [latent, 1.0]])
+        return (both - share_a * share_b) / np.sqrt(share_a * share_b * (1 - share_a) * (1 - share_b)) - phi
+
+    if not excess(-MAX_LATENT) < 0 < excess(MAX_LATENT):
         return float(np.copysign(MAX_LATENT, phi))
-    return brentq(lambda r: _phi_coefficient(share_a, share_b, r) - phi, -MAX_LATENT, MAX_LATENT, xtol=1e-6)
+    return brentq(excess, -MAX_LATENT, MAX_LATENT, xtol=1e-6)
 
 
 @lru_cache(maxsize=16)
@@ -83,7 +81,6 @@ def sample_attributes(num_rows: int, *, correlation_strength: float = 1.0, seed:
     coefficients `PHI`; 0 = independent.
 
     Source: Emrich & Piedmonte 1991 (thresholded normals); Rousseeuw & Molenberghs 1993 (eigenvalues set to 0).
-
     Differs: thresholds are the sample's own quantiles, so that a small table has every label in both classes.
     """
     num_rows = _check("num_rows", num_rows, 1, 2**31, "ask for at least one person")
@@ -182,17 +179,6 @@ def _traits(labels: torch.Tensor, identity: torch.Tensor, nuisance: torch.Tensor
     scalars = {name: value[:, None, None] for name, value in (inputs | traits).items()}
     colours = {f"{name}_rgb": colour[:, :, None, None] for name, colour in colours.items()}
     return SimpleNamespace(**scalars, **colours)
-
-
-def _new_canvas(t: SimpleNamespace, size: int) -> _Canvas:
-    """Return the background, and every pixel's coordinates in the frame of the posed face."""
-    centres = (torch.arange(size, device=t.yaw.device) + 0.5) * (2 / size) - 1
-    x, y = centres[None, None, :] - SHIFT * t.shift_u, centres[None, :, None] - SHIFT * t.shift_v
-    cos, sin = (ROLL * t.roll).cos(), (ROLL * t.roll).sin()
-    scale = FACE_SCALE * (1 + ZOOM * t.zoom)
-    fade = 1 + 0.3 * t.back_fade * (centres[None, :, None] + 0.5 * centres[None, None, :])
-    rgb = t.back_rgb * fade.unsqueeze(1)
-    return _Canvas(rgb, (cos * x + sin * y) / scale, (cos * y - sin * x) / scale, 2 / size / FACE_SCALE)
 
 
 def _body(c: _Canvas, t: SimpleNamespace) -> None:
@@ -333,8 +319,13 @@ def _hair_front(c: _Canvas, t: SimpleNamespace) -> None:
 
 
 def _paint_faces(t: SimpleNamespace, size: int) -> torch.Tensor:
-    """Return float (n, 3, size, size) images, painted from the back to the front."""
-    c = _new_canvas(t, size)
+    """Return float (n, 3, size, size) images, painted from the back to the front in the frame of the posed face."""
+    centres = (torch.arange(size, device=t.yaw.device) + 0.5) * (2 / size) - 1
+    across, down = centres[None, None, :], centres[None, :, None]
+    x, y, scale = across - SHIFT * t.shift_u, down - SHIFT * t.shift_v, FACE_SCALE * (1 + ZOOM * t.zoom)
+    cos, sin = (ROLL * t.roll).cos(), (ROLL * t.roll).sin()
+    back = t.back_rgb * (1 + 0.3 * t.back_fade * (down + 0.5 * across)).unsqueeze(1)
+    c = _Canvas(back, (cos * x + sin * y) / scale, (cos * y - sin * x) / scale, 2 / size / FACE_SCALE)
     _hair_back(c, t)
     _body(c, t)
     head = _head(c, t)
@@ -402,7 +393,6 @@ def load(
     num_people: int | None = None,
     size: int = 64,
     correlation_strength: float = 1.0,
-    label_noise: float = 0.0,
     seed: int = 42,
     device: str | torch.device = "cpu",
 ) -> ImageTable:
@@ -413,30 +403,24 @@ def load(
     Args:
         num_images, num_people: at least an image a person, and 2 people; default: a fifth of the images.
         size: height and width in pixels, 16 to 1024.
-        correlation_strength: see `sample_attributes`.
-        label_noise: share of label entries flipped after drawing, in [0, 0.5].
-        seed: of attributes, factors and noise; the split has its own.
+        correlation_strength, seed: see `sample_attributes`; the split has a seed of its own.
         device: where to paint; the table is on the CPU.
     """
     if num_people is None:
         num_people = max(2, num_images // 5)
     num_people = _check("num_people", num_people, 2, 2**31, "try 600")
     num_images = _check("num_images", num_images, num_people, 2**31, "give each person one or more")
-    label_noise = _check("label_noise", label_noise, 0, 0.5, "more would swap the labels", whole=False)
     size = _check("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
     person_labels = sample_attributes(num_people, correlation_strength=correlation_strength, seed=seed)
     # A stream apart from the labels', so that a person looks alike whatever the correlations.
     generator = torch.Generator().manual_seed((seed + 2**32) % 2**63)
     person_factors, nuisance = draw_factors(num_people, num_images, generator)
     identity = torch.arange(num_images) % num_people
-    drawn = person_labels[identity]
-    labels = drawn.clone()
-    flipped = torch.randperm(labels.numel(), generator=generator)[: round(label_noise * labels.numel())]
-    labels.view(-1)[flipped] = 1 - labels.view(-1)[flipped]
+    labels = person_labels[identity]
     split = stratified_split(labels, seed=SPLIT_SEED, label_names=LABEL_NAMES)  # may refuse: before painting
-    images = draw_faces(drawn, person_factors[identity], nuisance, size=size, device=device).cpu()
+    images = draw_faces(labels, person_factors[identity], nuisance, size=size, device=device).cpu()
     source = (
-        f"synthfaces({num_images=}, {num_people=}, {size=}, {correlation_strength=:g}, {label_noise=:g}, {seed=}, "
+        f"synthfaces({num_images=}, {num_people=}, {size=}, {correlation_strength=:g}, {seed=}, "
         f"device={torch.device(device).type!r})"
     )
     return ImageTable(images, labels, LABEL_NAMES, identity, split, source)

@@ -4,8 +4,6 @@ Shapes: a distribution lies along the last axis; a channel is (..., A, Y), row a
 the input a; a joint distribution is (..., A, Y) and sums to 1 over both. Leading axes are independent cases.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

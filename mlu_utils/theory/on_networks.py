@@ -4,8 +4,6 @@ The caller brings trained models, of one architecture, on one device and in eval
 order of `model.parameters()`, and a table of images. Nothing here trains, and no model is changed.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 
@@ -65,7 +63,6 @@ def pruning_privacy(
         decay: lambda of exp(-lambda I); that of `prune_weights` counts as decay / scale.
 
     Source: Hossain et al. (2025), Theorem 2; Dwork and Roth (2014), Definition 2.4.
-
     Differs: differential privacy asks for every pair of neighbours; one pair can refute the promise, not prove it.
     """
     _require_flat(unlearned, importance=importance, chosen=chosen)
@@ -174,9 +171,8 @@ def retrain_bound(
 ) -> RetrainBound:
     """Return both sides of T4: how far label j's logit is from the retrained model's, and gamma, c and delta.
 
-    c_ik, what weight w_ik changes the distance by at most: the clamp leaves it 2 epsilon of room, so
-    2 epsilon max_x |df^j/dw_ik| to first order. One pair of models is one draw of T4's probability: a distance above
-    gamma refutes it only where delta is small.
+    c_ik, what weight w_ik changes the distance by at most, is 2 epsilon max_x |df^j/dw_ik| to first order: the clamp
+    leaves it 2 epsilon of room. A distance above gamma, one draw, refutes T4 only where delta is small.
 
     Args:
         original, unlearned, composite, chosen, epsilon: see `clamp_bound`.
@@ -186,7 +182,6 @@ def retrain_bound(
         influence: I of gamma's first term; one value a weight (flat), or one number for all (an image's).
 
     Source: Hossain et al. (2025), Theorem 4; McDiarmid (1989).
-
     Differs: |w| is taken of the original weights, those that unlearning removes; of the modified ones gamma's first
     term is smaller. The appendix names c_ik and doesn't compute it.
     """

@@ -4,13 +4,12 @@ What is claimed, on which page, and which line of a proof is wrong stands in `da
 the worlds are in `worlds`. A verdict is never written down: it is computed from both sides of an inequality.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -24,8 +23,7 @@ _ROUNDING = 1e-9  # what float64 may cost, relative
 _ATTAINED = 1.01  # a bound that comes this near to the value in some case isn't called loose
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """Both sides of `left <= right` in one world."""
 
     name: str
@@ -34,8 +32,7 @@ class Case:
     most: float = math.inf  # what left can't exceed, whatever the statement says
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the cases say of an inequality.
 
     It `fails` if a case breaks it; is `vacuous` if in every case its right side is at least what the left side can't
@@ -120,6 +117,6 @@ def claims_of(statement: str) -> dict[str, Claim]:
 
 def verdict_table() -> pd.DataFrame:
     """Judge every claim: one row each, with the fields of its `Verdict` and of its text."""
-    table = pd.DataFrame({**vars(claim), **vars(claim.verdict)} for claim in claims())
+    table = pd.DataFrame({**vars(claim), **claim.verdict._asdict()} for claim in claims())
     order = ["statement", "form", "verdict", "factor", "worst_factor", "page", "wrong_line", "check", "counterexample"]
     return table.assign(says=table.inequality)[[*order, "says"]]

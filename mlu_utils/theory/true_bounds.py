@@ -5,10 +5,8 @@ certified lower bound on leakage. E: an upper bound, which only noise gives. F: 
 `worlds` checks each. Unit: nats.
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,8 +15,7 @@ from scipy.special import expit, logit, ndtr, xlogy
 from mlu_utils.theory import information as it
 
 
-@dataclass(frozen=True)
-class RetainedLabelBound:
+class RetainedLabelBound(NamedTuple):
     """What a model says about a forgotten label j through one retained label k, at least."""
 
     success: float  # of the best attack on j
@@ -53,7 +50,7 @@ def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
 def affine_gain(points: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> float:
     """Return how much lower than the best constant's the best affine predictor's BCE is: 0 after linear erasure.
 
-    Args: points (n, d); labels (n,), 0 or 1 and not separable; weights (n,), probabilities.
+    Points are (n, d); labels (n,) 0 or 1 and not separable; weights (n,) probabilities.
 
     Source: Belrose et al. (2023), Theorem 3.1: 0 if and only if both classes have one mean.
     """

@@ -7,8 +7,6 @@ Words: A a binary label, p the success of an attack on it, W_f a filtered weight
 composite score, PLR the success at telling a model trained with the label from one trained without it.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable
