@@ -120,17 +120,10 @@ def test_table_says_what_it_holds(table):
         "num_people=80",
         "size=32",
         "correlation_strength=1",
-        "label_noise=0",
         "seed=42",
     ):
         assert text in table.source
     assert 60 < table.images.float().mean() < 200
-
-
-def test_label_noise_flips_its_share_of_the_labels_and_no_pixel(table):
-    noisy = load(**SMALL, label_noise=0.1)
-    assert (noisy.labels != table.labels).float().mean() == pytest.approx(0.1, abs=1e-3)
-    assert torch.equal(noisy.images, table.images)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +136,6 @@ def test_label_noise_flips_its_share_of_the_labels_and_no_pixel(table):
         ({"correlation_strength": -0.1}, "correlation_strength must be a number from 0 to 1.5, got -0.1"),
         ({"correlation_strength": float("nan")}, "got nan"),
         ({"correlation_strength": "high"}, "'high'"),
-        ({"label_noise": 0.7}, "label_noise must be a number from 0 to 0.5, got 0.7"),
         ({"seed": -1}, "seed must be a whole number from 0"),
     ],
 )

@@ -17,19 +17,12 @@ UNSEEN_SPLITS = ("validation", "test")
 
 @dataclass(frozen=True)
 class LabelAttack:
-    """An attacker who knows a label of some people and wants it of others, on images that no model was trained on.
+    """An attacker who knows a label of some people and wants it of others, on images that no model was trained on."""
 
-    Args:
-        labels: (N,) of all images: 1, 0 or nan.
-        identity: int (N,), the person on each.
-        fit_rows: int (n,), all that there is of the people who are not attacked.
-        eval_rows: int (m,), unseen images of half of the people who have any.
-    """
-
-    labels: np.ndarray
-    identity: np.ndarray
-    fit_rows: np.ndarray
-    eval_rows: np.ndarray
+    labels: np.ndarray  # (N,) of all images: 1, 0 or nan
+    identity: np.ndarray  # int (N,), the person on each
+    fit_rows: np.ndarray  # int (n,), all that there is of the people who are not attacked
+    eval_rows: np.ndarray  # int (m,), unseen images of half of the people who have any
 
     @classmethod
     def on(cls, table: ImageTable, label: str, *, seed: int) -> LabelAttack:
@@ -40,12 +33,7 @@ class LabelAttack:
         return cls(labels, who, np.flatnonzero(~np.isin(who, who[eval_rows])), eval_rows)
 
     def run(self, inputs: Mapping[str, Mapping[str, ArrayLike]], **options: object) -> pd.DataFrame:
-        """Return `attribute_inference.attack_table`.
-
-        Args:
-            inputs: model -> name of an input -> (N, d), what the attacker sees of all images.
-            options: of `attack_table`.
-        """
+        """Return `attribute_inference.attack_table`; inputs: model -> name -> (N, d), what is seen of all images."""
         rows = self.fit_rows, self.eval_rows
         cut = {
             model: {name: tuple(np.asarray(x)[own] for own in rows) for name, x in own_inputs.items()}

@@ -1,14 +1,11 @@
 """Shadow networks for membership attacks: each learns half of the targets and is then made to forget them again.
 
-A target is what a deletion request may name: a single image, or a person with all photos. The networks and what they
-put out come from here; the attacks, which know arrays only, lie in `scoring.membership`.
+A target is what a deletion request may name: an image, or a person with all photos. The attacks, which know arrays
+only, lie in `scoring.membership`.
 
 Shapes: S shadows, U targets (units), N images of the table, n rows, K labels.
 """
 
-from __future__ import annotations
-
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +19,7 @@ from torch import nn
 from mlu_utils.attacks.stacked import fit_stacked, random_halves
 from mlu_utils.data.table import SPLITS, ImageTable
 from mlu_utils.models import build_model
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_choice
 from mlu_utils.requests import ForgetRequest
 from mlu_utils.scoring.membership import attack_shadows, class_confidence, label_confidence, null_on_shuffles
 from mlu_utils.studies import Recipe
@@ -31,41 +28,25 @@ from mlu_utils.unlearning import unlearn
 
 UNITS = ("images", "people")
 NULL = "Null (membership shuffled)"  # a control that `shadow_attacks` lists among the models
-# How networks learn people from small faces, in the search of hyperparameters and in notebook 06b: small batches and a
-# falling rate, so that they learn their labels.
+# How networks learn people from small faces: small batches and a falling rate, so that they learn their labels.
 PEOPLE_RECIPE = Recipe(num_epochs=16, batch_size=16, learning_rate=0.2, schedule="linear", is_augmented=False)
 
 
 @dataclass(frozen=True)
 class Shadows:
-    """Trained shadows, and what each of them has seen.
+    """Trained shadows, and what each of them has seen; 2k and 2k + 1 learned complementary halves of the targets."""
 
-    Args:
-        models: S networks in eval mode; 2k and 2k + 1 have learned from complementary halves of the targets.
-        table: only its train split was learned from.
-        kind: "images" or "people", what a target is; also the kind of the request that forgets it.
-        units: int64 (U,), rows of the table (images) or identities (people).
-        is_member: bool (S, U), the shadow learned from the target.
-        learned_rows: bool (S, N), all rows that the shadow learned from.
-        target_rows: int64 (n,), images of the targets that half of the shadows learned from.
-        target_units: int64 (n,), the target of each of them, as an index into `units`.
-        other_rows, other_units: the same for images of the targets that no shadow learned from; none for images.
-        seed: shadow s was initialised and trained under seed + s.
-        training_time_s: of all shadows together.
-    """
-
-    models: tuple[nn.Module, ...]
-    table: ImageTable
-    kind: str
-    units: torch.Tensor
-    is_member: np.ndarray
-    learned_rows: torch.Tensor
-    target_rows: torch.Tensor
-    target_units: np.ndarray
-    other_rows: torch.Tensor
+    models: tuple[nn.Module, ...]  # S networks in eval mode
+    table: ImageTable  # only its train split was learned from
+    kind: str  # "images" or "people", what a target is; also the kind of the request that forgets it
+    units: torch.Tensor  # int64 (U,), the targets: rows of the table (images) or identities (people)
+    is_member: np.ndarray  # bool (S, U), the shadow learned from the target
+    learned_rows: torch.Tensor  # bool (S, N), all rows that the shadow learned from
+    target_rows: torch.Tensor  # int64 (n,), images of the targets that half of the shadows learned from
+    target_units: np.ndarray  # int64 (n,), the target of each of them, as an index into `units`
+    other_rows: torch.Tensor  # the same for images of the targets that no shadow learned from; none for images
     other_units: np.ndarray
-    seed: int
-    training_time_s: float
+    seed: int  # shadow s was initialised and trained under seed + s
 
     def request(self, shadow: int) -> ForgetRequest:
         """Return what this shadow is asked to forget: every target that it learned from."""
@@ -93,16 +74,14 @@ def train_shadows(
 ) -> Shadows:
     """Draw targets at random and train the shadows on half of them each, and on all training images besides, at once.
 
-    Every target is learned by half of the shadows. A person is learned with `images_per_person` training images or
-    not at all: stacked training needs as many rows for each shadow, and people have different numbers of training
-    images. The other images of a target are left to no shadow: they tell whether a person is known beyond the photos
-    that were learned.
+    A person is learned with `images_per_person` training images or not at all, because stacked training needs as many
+    rows for each shadow. The other images of a target are left to no shadow: they tell whether a person is known beyond
+    the photos that were learned.
 
     Args:
         table, kind, seed: see `Shadows`; the seed also decides on targets and halves.
         architecture, recipe: of every shadow.
-        num_units: U, even.
-        num_shadows: S, even; at least 4 for an attack on each by the others.
+        num_units, num_shadows: U and S, even; S at least 4 for an attack on each by the others.
         images_per_person: people only; whoever has fewer training images is no target.
         candidates: rows (images) or identities (people) that targets are drawn from; default: all.
 
@@ -110,27 +89,35 @@ def train_shadows(
         ValueError: unknown kind; odd numbers; images_per_person with images or missing with people; more targets than
             there are candidates, or so many that nothing is left that every shadow learns from.
     """
-    if kind not in UNITS:
-        raise ValueError(f"unknown kind of target {kind!r}: {choices(kind, UNITS)}")
+    require_choice("kind of target", kind, UNITS)
     if (kind == "people") != (images_per_person is not None):
         raise ValueError(f"images_per_person={images_per_person} for {kind}: give it for people and for nothing else")
     if num_units < 2 or num_units % 2:
         raise ValueError(f"num_units must be even and at least 2, got {num_units}: every shadow learns half of them")
-    generator = torch.Generator().manual_seed(seed)
-    name = torch.arange(table.num_images) if kind == "images" else table.identity
+    generator, at_least, train = torch.Generator().manual_seed(seed), images_per_person or 1, table.rows("train")
+    name = torch.arange(table.num_images) if kind == "images" else table.identity  # of each image's target
     allowed = name if candidates is None else torch.tensor(list(candidates))
-    units, target_rows, other_rows = _draw_targets(
-        table, kind, name, allowed, num_units, images_per_person or 1, generator
-    )
-    target_units, other_units = (torch.searchsorted(units, name[rows]) for rows in (target_rows, other_rows))
-    halves = random_halves(torch.arange(num_units), num_shadows, num_images=num_units, seed=seed)
-    everyone = (table.split == SPLITS.index("train")) & ~torch.isin(name, units)
+    found, counts = name[train].unique(return_counts=True)
+    found = found[(counts >= at_least) & (found >= 0) & torch.isin(found, allowed)]
+    if num_units > len(found):
+        raise ValueError(
+            f"{num_units} targets asked for, but {table.source} has {len(found)} {kind} with at least {at_least} "
+            "training images: ask for fewer"
+        )
+    units = found[torch.randperm(len(found), generator=generator)[:num_units]].sort().values
+    mixed = train[torch.randperm(len(train), generator=generator)]
+    target_rows = torch.cat([mixed[name[mixed] == unit][:at_least] for unit in units]).sort().values
+    is_target = torch.isin(name, units)
+    everyone = (table.split == SPLITS.index("train")) & ~is_target
     if not everyone.any():
         raise ValueError(f"{num_units} {kind} are all of the train split of {table.source}: take fewer targets")
+    is_target[target_rows] = False
+    other_rows = is_target.nonzero().flatten()
+    target_units, other_units = (torch.searchsorted(units, name[rows]) for rows in (target_rows, other_rows))
+    halves = random_halves(torch.arange(num_units), num_shadows, num_images=num_units, seed=seed)
     learned = everyone.repeat(num_shadows, 1)
     learned[:, target_rows] = halves[:, target_units]
     models = [build_model(architecture, table.num_outputs, seed=seed + s) for s in range(num_shadows)]
-    start = time.perf_counter()
     fit_stacked(models, table, learned, seeds=range(seed, seed + num_shadows), **recipe.fit_options())
     return Shadows(
         models=tuple(models),
@@ -144,7 +131,6 @@ def train_shadows(
         other_rows=other_rows,
         other_units=other_units.numpy(),
         seed=seed,
-        training_time_s=time.perf_counter() - start,
     )
 
 
@@ -181,43 +167,12 @@ def shadow_attacks(
 ) -> pd.DataFrame:
     """Return both attacks on the shadows of every model, and what they find where there is nothing to find.
 
-    Args:
-        phi: name of a model -> `confidences` of its shadows; one of them is "Original", whose shadows make the null.
-        is_member, unit, seed, num_resamples: see `membership.attack_shadows`.
-
-    Returns:
-        Columns model, attacker and those of `membership.attack_shadows`. The model `NULL` holds
-        `membership.null_on_shuffles`.
+    `phi`: name of a model -> `confidences` of its shadows; those of "Original" make the null, the model `NULL`. The
+    other arguments, and the columns beside model, are those of `membership.attack_shadows`.
     """
-    rows = []
-    for model, own in phi.items():
-        found = attack_shadows(own, is_member, unit, seed=seed, num_resamples=num_resamples)
-        rows += [{"model": model, **row} for row in found]
-    null = null_on_shuffles(phi["Original"], is_member, unit, seed=seed)
-    return pd.DataFrame(rows + [{"model": NULL, **row} for row in null])
-
-
-def _draw_targets(
-    table: ImageTable,
-    kind: str,
-    name: torch.Tensor,
-    allowed: torch.Tensor,
-    num_units: int,
-    images_per_unit: int,
-    generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the targets, as `name` (N,) calls them, the rows of them to learn and the others, each ascending."""
-    train = table.rows("train")
-    candidates, counts = name[train].unique(return_counts=True)
-    candidates = candidates[(counts >= images_per_unit) & (candidates >= 0) & torch.isin(candidates, allowed)]
-    if num_units > len(candidates):
-        raise ValueError(
-            f"{num_units} targets asked for, but {table.source} has {len(candidates)} {kind} with at least "
-            f"{images_per_unit} training images: ask for fewer"
-        )
-    units = candidates[torch.randperm(len(candidates), generator=generator)[:num_units]].sort().values
-    mixed = train[torch.randperm(len(train), generator=generator)]
-    target_rows = torch.cat([mixed[name[mixed] == unit][:images_per_unit] for unit in units]).sort().values
-    other = torch.isin(name, units)
-    other[target_rows] = False
-    return units, target_rows, other.nonzero().flatten()
+    found = {
+        model: attack_shadows(own, is_member, unit, seed=seed, num_resamples=num_resamples)
+        for model, own in phi.items()
+    }
+    found[NULL] = null_on_shuffles(phi["Original"], is_member, unit, seed=seed)
+    return pd.DataFrame([{"model": model, **row} for model, rows in found.items() for row in rows])

@@ -5,8 +5,6 @@ The weights of S networks lie stacked in one tensor a layer, and one forward and
 under the same seed: the result equals S separate trainings up to rounding.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time
@@ -21,29 +19,14 @@ from mlu_utils.data.batches import Augmentation, Batches
 from mlu_utils.data.table import ImageTable
 from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import entry_losses
-from mlu_utils.training import (
-    SCHEDULES,
-    NonFiniteLossError,
-    descend,
-    device_of,
-    linear_rates,
-    rows_with_entries,
-    sgd,
-)
+from mlu_utils.training import SCHEDULES, NonFiniteLossError, descend, device_of, linear_rates, rows_with_entries, sgd
 
 
 def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed: int) -> torch.Tensor:
     """Return which rows each model learns from, bool (num_models, num_images): halves in complementary pairs.
 
-    Every model learns from as many of the rows, int64 (n,), and every row is learned by half of the models, an even
-    number: what LiRA needs. Of an odd number of rows, each pair leaves out one at random.
-
-    Raises:
-        ValueError: an odd number of models, or fewer than two rows.
-
-    Example:
-        >>> random_halves(torch.arange(6), 4, num_images=8, seed=0).sum(1).tolist()
-        [3, 3, 3, 3]
+    So every row, of at least 2, is learned by half of the models, an even number, as LiRA needs. Of an odd number of
+    rows, each pair leaves out one at random.
     """
     if num_models < 2 or num_models % 2:
         raise ValueError(f"num_models must be even and at least 2, got {num_models}: halves come in pairs")
@@ -97,7 +80,6 @@ def fit_stacked(
     schedule: str = "constant",
     augmentation: Augmentation | None = None,
     seeds: Sequence[int],
-    description: str = "training shadows",
 ) -> list[dict]:
     """Train the models in place, each on its rows, by SGD on the retain loss; leave them in eval mode.
 
@@ -107,8 +89,8 @@ def fit_stacked(
         models: S networks of one architecture on one device, each with its own initial weights.
         row_masks: bool (S, N), the rows that each model learns from; the same number for all (`random_halves`).
         seeds: S seeds of order and augmentation.
-        table, mask, num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule, augmentation,
-            description: see `training.fit`.
+        table, mask, num_epochs, batch_size, learning_rate, momentum, weight_decay, schedule, augmentation: see
+            `training.fit`.
 
     Returns:
         One record an epoch: epoch (from 1), retain_loss (list of S means over the batches), seconds.
@@ -123,15 +105,9 @@ def fit_stacked(
     require_choice("schedule", schedule, SCHEDULES)
     mask = torch.zeros(table.labels.shape, dtype=torch.bool) if mask is None else mask.cpu()
     rows, device = _rows_of_each(models, table, row_masks.cpu(), mask, seeds), device_of(models[0])
+    how = {"batch_size": batch_size, "device": device, "augmentation": augmentation}
     batches = [
-        Batches(
-            table,
-            own,
-            batch_size=batch_size,
-            device=device,
-            generator=torch.Generator().manual_seed(seed),
-            augmentation=augmentation,
-        )
+        Batches(table, own, generator=torch.Generator().manual_seed(seed), **how)
         for own, seed in zip(rows, seeds, strict=True)
     ]
     stack, mask = _Stack(models), mask.to(device)
@@ -146,7 +122,7 @@ def fit_stacked(
         return losses.sum()  # no model's loss depends on another's weights
 
     try:
-        for epoch in tqdm(range(1, num_epochs + 1), desc=description, unit="epoch", disable=None, leave=False):
+        for epoch in tqdm(range(1, num_epochs + 1), desc="training shadows", unit="epoch", disable=None, leave=False):
             start = time.perf_counter()
             of_steps.clear()
             descend(stack, zip(*batches, strict=True), objective, optimizer, rates=rates)
@@ -165,12 +141,10 @@ def _rows_of_each(
     models: Sequence[nn.Module], table: ImageTable, row_masks: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]
 ) -> list[torch.Tensor]:
     """Return the rows that each model learns from, all of one length."""
-    expected = (len(models), table.num_images)
-    if not models or row_masks.dtype != torch.bool or row_masks.shape != expected or len(seeds) != len(models):
-        raise ValueError(
-            f"{len(models)} models, row_masks {row_masks.dtype} {tuple(row_masks.shape)} and {len(seeds)} seeds: "
-            f"expected bool {expected} and one seed a model"
-        )
+    expected, shape = (len(models), table.num_images), tuple(row_masks.shape)
+    if not models or row_masks.dtype != torch.bool or shape != expected or len(seeds) != len(models):
+        given = f"{len(models)} models, row_masks {row_masks.dtype} {shape} and {len(seeds)} seeds"
+        raise ValueError(f"{given}: expected bool {expected} and one seed a model")
     shapes = [{name: value.shape for name, value in model.state_dict().items()} for model in models]
     if any(other != shapes[0] for other in shapes):
         raise ValueError("the models differ in architecture: only networks of the same shapes can be stacked")

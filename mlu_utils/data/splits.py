@@ -1,7 +1,5 @@
 """Splits: disjoint by construction, repeatable, with both values of every label in every split."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 
@@ -12,46 +10,39 @@ FRACTIONS = (0.65, 0.25, 0.10)  # the paper's shares for train, validation and t
 def stratified_split(
     labels: torch.Tensor,
     *,
-    fractions: tuple[float, ...] = FRACTIONS,
     seed: int = 42,
     label_names: tuple[str, ...] | None = None,
     identity: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return for each row an index into `SPLITS`, int8 (N,), so that every label's rare value is spread in proportion.
 
-    Labels are taken from the rarest value to the most common; the rows that carry it and are still free are dealt out
-    so that each split comes closest to its share. The rest fills the splits up to their sizes.
+    From the rarest value to the most common, the rows that carry it and are still free are dealt out so that each split
+    comes closest to its share. The rest fills the splits up to their sizes.
 
     Args:
         labels: float32 (N, K) in {0, 1, nan}, or int64 (N, 1) of classes.
-        fractions: shares of train, validation, test (and unseen), summing to 1.
         seed: decides which of the equal rows go where.
         label_names: names used in error messages.
-        identity: int64 (N,); when given, all images of a person go to one split; -1 = unknown.
+        identity: int64 (N,), -1 = unknown; all images of a person go to one split. Default: split by image.
 
     Source: after Sechidis, Tsoumakas and Vlahavas (2011), iterative stratification.
     Differs: deals out all free rows of the rarest value at once instead of one row at a time.
     """
-    if not 1 <= len(fractions) <= len(SPLITS) or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(f"fractions must be up to {len(SPLITS)} positive shares that sum to 1, got {fractions}")
     values, names = _indicator_columns(labels, label_names)
-    groups = np.arange(len(values))
+    # A unit may not be torn apart: an image, or all images of a person.
+    units = np.arange(len(values))
     if identity is not None:
-        # An unknown person (-1) is nobody else's: each such image is a unit of its own.
-        people = np.where(identity.numpy() >= 0, identity.numpy(), -1 - groups)
-        _, groups = np.unique(people, return_inverse=True)
-    # One row per unit that may not be torn apart: an image, or all images of a person.
-    num_units = groups.max() + 1
-    weight = np.bincount(groups, minlength=num_units).astype(float)
-    counts = np.stack([np.bincount(groups, column, num_units) for column in values.T], 1)
-
-    split = _deal(counts, weight, np.asarray(fractions), np.random.default_rng(seed))[groups]
+        people = np.where(identity.numpy() >= 0, identity.numpy(), -1 - units)
+        _, units = np.unique(people, return_inverse=True)
+    weight = np.bincount(units).astype(float)
+    counts = np.stack([np.bincount(units, column) for column in values.T], 1)
+    split = _deal(counts, weight, np.random.default_rng(seed))[units]
     for column, name in zip(values.T, names, strict=True):
-        for s in range(len(fractions)):
+        for s in range(len(FRACTIONS)):
             if not column[split == s].any():
                 raise ValueError(
                     f"{name} never occurs in the {SPLITS[s]} split ({int(column.sum())} images in all): "
-                    "drop this label, add images, or choose a larger share for the split"
+                    "drop this label, or add images"
                 )
     return torch.from_numpy(split.astype(np.int8))
 
@@ -67,9 +58,9 @@ def _indicator_columns(labels: torch.Tensor, label_names: tuple[str, ...] | None
     return columns, [f"{name} = {value}" for value in (1, 0) for name in names]
 
 
-def _deal(counts: np.ndarray, weight: np.ndarray, fractions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _deal(counts: np.ndarray, weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Assign each unit a split; `counts` (units, columns) and `weight` (units,) are image counts."""
-    split = np.full(len(weight), -1)
+    split, fractions = np.full(len(weight), -1), np.asarray(FRACTIONS)
     wanted = counts.sum(0)[:, None] * fractions  # (columns, splits): images still to be placed
     room = weight.sum() * fractions  # (splits,)
     order = rng.permutation(len(weight))

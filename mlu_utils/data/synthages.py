@@ -1,22 +1,12 @@
 """Procedural faces of five age groups: an ordered single-label task, as in the paper's Table 3.
 
-The faces are those of `synthfaces`; an age in years sets the traits that age changes, smoothly, so that neighbouring
-groups look alike and distant ones do not.
+An age in years changes the faces of `synthfaces` smoothly: neighbouring groups look alike and distant ones do not.
 """
-
-from __future__ import annotations
 
 import torch
 
 from mlu_utils.data.splits import stratified_split
-from mlu_utils.data.synthfaces import (
-    IDENTITY_FACTORS,
-    LABEL_NAMES,
-    NUISANCE_FACTORS,
-    SPLIT_SEED,
-    draw_faces,
-    sample_attributes,
-)
+from mlu_utils.data.synthfaces import LABEL_NAMES, SPLIT_SEED, draw_faces, draw_factors, sample_attributes
 from mlu_utils.data.table import ImageTable
 
 # First and last year of each group, as the paper forms them from MUFAC; years between groups do not occur.
@@ -39,17 +29,15 @@ def load(*, num_images: int = 2000, size: int = 48, seed: int = 42, device: str 
     first, last = (torch.tensor(side, dtype=torch.float32)[classes] for side in zip(*AGE_GROUPS, strict=True))
     years = first + (last - first) * torch.rand(num_images, generator=generator)
     looks = (years + LOOKS_STD * torch.randn(num_images, generator=generator)).clamp(0, OLD)
-    identity_factors = 2 * torch.rand(num_images, len(IDENTITY_FACTORS), generator=generator) - 1
-    nuisance = 2 * torch.rand(num_images, len(NUISANCE_FACTORS), generator=generator) - 1
+    factors = draw_factors(num_images, num_images, generator)
     attributes = aged(sample_attributes(num_images, seed=seed), looks)
-    split = stratified_split(classes[:, None], seed=SPLIT_SEED)
     return ImageTable(
-        images=draw_faces(attributes, identity_factors, nuisance, size=size, device=device).cpu(),
+        images=draw_faces(attributes, *factors, size=size, device=device).cpu(),
         labels=classes[:, None],
         label_names=("age_group",),
         identity=torch.full((num_images,), -1),
-        split=split,
-        source=f"synthages(num_images={num_images}, size={size}, seed={seed}, device={torch.device(device).type!r})",
+        split=stratified_split(classes[:, None], seed=SPLIT_SEED),
+        source=f"synthages({num_images=}, {size=}, {seed=}, device={torch.device(device).type!r})",
         class_names=CLASS_NAMES,
         class_positions=CLASS_POSITIONS,
     )
@@ -62,7 +50,7 @@ def aged(attributes: torch.Tensor, years: torch.Tensor) -> torch.Tensor:
     youth in proportion to the years. Nobody is bald: that would hide the greying of the hair.
     """
     changed = attributes.clone()
-    columns = {name: changed[:, k] for k, name in enumerate(LABEL_NAMES)}
+    columns = dict(zip(LABEL_NAMES, changed.T, strict=True))
     childhood = (1 - years / ADULT).clamp(0, 1)
     columns["Young"].copy_(((OLD - years) / (OLD - ADULT)).clamp(0, 1))
     columns["Double_Chin"].copy_(childhood)

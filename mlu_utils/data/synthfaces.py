@@ -1,9 +1,9 @@
 """Procedural face pictures with ten CelebA attributes: any number of people and images, any size.
 
-Labels come from a Gaussian copula with CelebA-HQ's shares and correlations (`sample_attributes`). A face is a set of
-traits (`TRAITS`), each a linear function of labels, of factors that a person keeps and of factors that change with
-every picture; `draw_faces` paints them as soft masks, back to front, a batch at a time. Attributes share regions and
-traits of the face, so that a label can't be read off one pixel.
+Labels come from a Gaussian copula with CelebA-HQ's shares and correlations. A face is a set of traits, each a linear
+function of labels, of factors that a person keeps and of factors that change with every picture; `draw_faces` paints
+them as soft masks, back to front. Attributes share regions and traits of the face, so that a label can't be read off
+one pixel. All these numbers are in `data/synthfaces.yaml`.
 
 Shapes: N images, K = 10 labels, `size` pixels a side. Face coordinates: u to the right, v downwards, a face about 1
 wide and 1.2 high around the origin. Random numbers come from the CPU; only painting uses the device.
@@ -16,105 +16,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+import yaml
 from scipy.optimize import brentq
 from scipy.stats import multivariate_normal, norm
 
+from mlu_utils import paths
 from mlu_utils.data.splits import stratified_split
 from mlu_utils.data.table import ImageTable
 
-# Share of 1 in CelebA-HQ (30,000 images). Two are raised, since a few thousand images would hold too few to
-# learn from: Bald from .024, Double_Chin from .060.
-SHARES = {
-    "Arched_Eyebrows": 0.367, "Bald": 0.10, "Big_Lips": 0.363, "Brown_Hair": 0.231, "Double_Chin": 0.12,
-    "Male": 0.369, "No_Beard": 0.811, "Oval_Face": 0.208, "Pointy_Nose": 0.317, "Young": 0.779,
-}  # fmt: skip
+_MADE_OF = yaml.safe_load((paths.DATA / "synthfaces.yaml").read_text(encoding="utf-8"))
+SHARES, TRAITS, COLOURS = (_MADE_OF[name] for name in ("shares", "traits", "colours"))
+PHI = {(a, b): phi for a, b, phi in _MADE_OF["phi"]}
 LABEL_NAMES = tuple(SHARES)
-
-# Phi coefficients in CelebA-HQ; a pair that isn't listed is below .09 there and independent here.
-PHI = {
-    ("Arched_Eyebrows", "Male"): -0.46, ("Arched_Eyebrows", "No_Beard"): 0.29,
-    ("Arched_Eyebrows", "Big_Lips"): 0.18, ("Arched_Eyebrows", "Young"): 0.18,
-    ("Arched_Eyebrows", "Bald"): -0.09, ("Arched_Eyebrows", "Double_Chin"): -0.10,
-    ("Arched_Eyebrows", "Pointy_Nose"): 0.14, ("Bald", "Double_Chin"): 0.25, ("Bald", "Male"): 0.20,
-    ("Bald", "No_Beard"): -0.15, ("Bald", "Young"): -0.22, ("Bald", "Brown_Hair"): -0.09,
-    ("Big_Lips", "Male"): -0.19, ("Big_Lips", "Young"): 0.14, ("Brown_Hair", "Double_Chin"): -0.10,
-    ("Brown_Hair", "Male"): -0.10, ("Brown_Hair", "Young"): 0.10, ("Double_Chin", "Male"): 0.25,
-    ("Double_Chin", "Young"): -0.35, ("Double_Chin", "No_Beard"): -0.12,
-    ("Double_Chin", "Pointy_Nose"): -0.11, ("Male", "No_Beard"): -0.63, ("Male", "Pointy_Nose"): -0.19,
-    ("Male", "Young"): -0.33, ("No_Beard", "Young"): 0.18, ("No_Beard", "Pointy_Nose"): 0.10,
-    ("Oval_Face", "Young"): 0.10,
-}  # fmt: skip
+IDENTITY_FACTORS, NUISANCE_FACTORS = (tuple(_MADE_OF[f"{name}_factors"]) for name in ("identity", "nuisance"))
 MAX_STRENGTH = 1.5
+MAX_LATENT = 0.97  # a latent correlation of 1 would make the copula singular
 MIN_SIZE, MAX_SIZE = 16, 1024  # pixels
 SPLIT_SEED = 42
-MAX_LATENT = 0.97  # a latent correlation of 1 would make the copula singular
-
-# Uniform in [-1, 1]; the first are kept by a person, the second drawn for every image.
-IDENTITY_FACTORS = (
-    "skin", "blush", "face_width", "face_length", "jaw", "chin", "eye_colour", "eye_spacing", "eye_size",
-    "lashes", "brow_weight", "brow_arch", "brow_height", "nose_length", "nose_width", "mouth_width",
-    "mouth_height", "lip_fullness", "hair_tone", "hair_shade", "hair_length", "hair_volume", "parting",
-    "beard_fullness", "age",
-)  # fmt: skip
-NUISANCE_FACTORS = (
-    "shift_u", "shift_v", "roll", "zoom", "yaw", "light_u", "light_v", "gain", "warmth", "smile",
-    "mouth_open", "eye_open", "gaze", "brow_raise", "back_red", "back_green", "back_blue", "back_fade",
-    "clothes_red", "clothes_green", "clothes_blue",
-)  # fmt: skip
-# Half-ranges of the pose: shift in image half-widths, roll in radians, zoom as a factor, yaw as the parallax
-# of the features in face units.
-SHIFT, ROLL, ZOOM, YAW = 0.05, 0.10, 0.06, 0.05
+# Half-ranges of the pose: shift in image half-widths, roll in radians, zoom as a factor, yaw as the parallax of the
+# features in face units.
+SHIFT, ROLL, ZOOM, YAW = 0.05, 0.10, 0.06, TRAITS["yaw"][1]["yaw"]
 FACE_SCALE = 1.12  # image half-widths per face unit
-
-
-# What the painter reads: a base, and what each label or factor adds to it where it is 1. Lengths in face units,
-# strengths in [0, 1] (values outside are clipped when painted).
-TRAITS = {
-    "face_width": (0.555, {"Oval_Face": -0.095, "Male": 0.01, "Double_Chin": 0.075, "face_width": 0.018}),
-    "face_length": (0.57, {"Oval_Face": 0.13, "Male": 0.015, "face_length": 0.020}),
-    "taper": (0.10, {"Oval_Face": 0.09, "Male": -0.08, "Double_Chin": -0.04, "jaw": 0.04}),
-    "jaw": (0.10, {"Male": 0.52, "Oval_Face": -0.1, "jaw": 0.20}),
-    "neck": (0.20, {"Male": 0.09, "Double_Chin": 0.14, "jaw": 0.03}),
-    "chin_fold": (0.0, {"Double_Chin": 1.0, "Young": -0.06, "chin": 0.16}),
-    "age": (0.85, {"Young": -0.85, "age": 0.22}),
-    "blush": (0.35, {"Male": -0.2, "blush": 0.15}),
-    "eye_spacing": (0.225, {"eye_spacing": 0.02}),
-    "eye_width": (0.105, {"Male": -0.006, "eye_size": 0.012}),
-    "eye_height": (0.058, {"Male": -0.008, "Young": 0.006, "eye_size": 0.006, "eye_open": 0.010}),
-    "lashes": (0.028, {"Male": -0.016, "lashes": 0.007}),
-    "brow_height": (0.218, {"Male": -0.02, "brow_height": 0.012, "brow_raise": 0.022}),
-    "brow_weight": (0.022, {"Male": 0.017, "brow_weight": 0.007}),
-    "brow_arch": (0.008, {"Arched_Eyebrows": 0.095, "brow_arch": 0.024, "brow_raise": 0.006}),
-    "nose_tip": (0.160, {"Pointy_Nose": 0.10, "Male": 0.01, "nose_length": 0.016}),
-    "nose_point": (0.04, {"Pointy_Nose": 0.92, "nose_width": 0.14}),
-    "nose_width": (0.175, {"Pointy_Nose": -0.095, "Male": 0.01, "nose_width": 0.012}),
-    "mouth_height": (0.380, {"Oval_Face": 0.03, "mouth_height": 0.015}),
-    "mouth_width": (0.162, {"Male": 0.012, "Big_Lips": 0.024, "mouth_width": 0.016, "smile": 0.014}),
-    "mouth_open": (-0.006, {"mouth_open": 0.014, "smile": 0.014}),
-    "smile": (0.02, {"smile": 0.045}),
-    "lip_upper": (0.018, {"Big_Lips": 0.052, "Male": -0.003, "lip_fullness": 0.008}),
-    "lip_lower": (0.026, {"Big_Lips": 0.064, "Young": 0.002, "lip_fullness": 0.010}),
-    "lip_colour": (0.52, {"Big_Lips": 0.20, "Male": -0.24, "lip_fullness": 0.06, "blush": 0.12}),
-    "hair_length": (0.95, {"Male": -0.62, "hair_length": 0.28}),
-    "hair_volume": (0.10, {"Male": -0.035, "hair_volume": 0.03}),
-    "hair_cover": (1.0, {"Bald": -1.0}),
-    "parting": (0.0, {"parting": 0.14}),
-    "brown": (0.0, {"Brown_Hair": 1.0}),
-    "beard": (0.76, {"No_Beard": -0.76, "Male": 0.06, "beard_fullness": 0.18}),
-    "yaw": (0.0, {"yaw": YAW}),
-    "gaze": (0.0, {"gaze": 0.022}),
-    "light_u": (0.0, {"light_u": 0.22}),
-    "light_v": (-0.06, {"light_v": 0.12}),
-    "gain": (1.0, {"gain": 0.12}),
-    "warmth": (0.0, {"warmth": 0.06}),
-}
-
-# Colour ramps, RGB in [0, 1], read by a factor from -1 (first row) to 1 (last row).
-SKIN = ((0.98, 0.84, 0.75), (0.93, 0.74, 0.61), (0.80, 0.58, 0.43), (0.60, 0.41, 0.29), (0.40, 0.27, 0.20))
-EYES = ((0.24, 0.14, 0.08), (0.33, 0.20, 0.10), (0.26, 0.42, 0.24), (0.25, 0.48, 0.66), (0.45, 0.56, 0.62))
-# Not brown, in equal shares; picked, not blended, because black blended with blond is brown.
-OTHER_HAIR = ((0.07, 0.06, 0.08), (0.14, 0.13, 0.16), (0.82, 0.62, 0.26), (0.9, 0.77, 0.46), (0.74, 0.32, 0.12))
-BROWN, GREY, LIP, DARK = (0.41, 0.24, 0.12), (0.78, 0.78, 0.80), (0.80, 0.22, 0.26), (0.09, 0.06, 0.06)
 GREYING = 0.75  # share of grey in the hair of an old person; brown hair keeps more of its colour
 PIXELS_PER_CHUNK = {"cpu": 2**17, "cuda": 2**23}  # on the CPU a chunk's masks stay in the cache
 
@@ -127,18 +49,16 @@ def _check(name: str, value: float, low: float, high: float, fix: str, *, whole:
     return int(value) if whole else float(value)
 
 
-def _phi_coefficient(share_a: float, share_b: float, latent: float) -> float:
-    """Return the phi coefficient of two thresholded standard normals whose correlation is `latent`."""
-    both = multivariate_normal.cdf(norm.ppf([share_a, share_b]), cov=[[1.0, latent], [latent, 1.0]])
-    return (both - share_a * share_b) / np.sqrt(share_a * share_b * (1 - share_a) * (1 - share_b))
-
-
 def _latent_correlation(share_a: float, share_b: float, phi: float) -> float:
-    """Return the latent correlation that gives `phi`, or the nearest feasible one within +-`MAX_LATENT`."""
-    low, high = (_phi_coefficient(share_a, share_b, r) for r in (-MAX_LATENT, MAX_LATENT))
-    if not low < phi < high:
+    """Return the correlation of two standard normals, within +-`MAX_LATENT`, that gives `phi` once thresholded."""
+
+    def excess(latent: float) -> float:
+        both = multivariate_normal.cdf(norm.ppf([share_a, share_b]), cov=[[1.0, latent], [latent, 1.0]])
+        return (both - share_a * share_b) / np.sqrt(share_a * share_b * (1 - share_a) * (1 - share_b)) - phi
+
+    if not excess(-MAX_LATENT) < 0 < excess(MAX_LATENT):
         return float(np.copysign(MAX_LATENT, phi))
-    return brentq(lambda r: _phi_coefficient(share_a, share_b, r) - phi, -MAX_LATENT, MAX_LATENT, xtol=1e-6)
+    return brentq(excess, -MAX_LATENT, MAX_LATENT, xtol=1e-6)
 
 
 @lru_cache(maxsize=16)
@@ -156,12 +76,11 @@ def _copula_factor(strength: float) -> np.ndarray:
 def sample_attributes(num_rows: int, *, correlation_strength: float = 1.0, seed: int) -> torch.Tensor:
     """Draw attribute labels with CelebA-HQ's shares and correlations, float32 (num_rows, 10) of 0 and 1.
 
-    A row is 1 where its latent normal is among the largest: exactly round(share * num_rows) rows of each column are 1,
-    at least one and at most num_rows - 1 when there are two rows or more. `correlation_strength`, in [0, 1.5], is a
-    factor on the phi coefficients `PHI`; 0 = independent.
+    Exactly round(share * num_rows) rows of each column are 1, those with the largest latent normals: at least one and
+    at most num_rows - 1 when there are two or more. `correlation_strength`, in [0, 1.5], is a factor on the phi
+    coefficients `PHI`; 0 = independent.
 
     Source: Emrich & Piedmonte 1991 (thresholded normals); Rousseeuw & Molenberghs 1993 (eigenvalues set to 0).
-
     Differs: thresholds are the sample's own quantiles, so that a small table has every label in both classes.
     """
     num_rows = _check("num_rows", num_rows, 1, 2**31, "ask for at least one person")
@@ -217,7 +136,7 @@ class _Canvas:
         return _Canvas(self.rgb[box], self.u[box].contiguous(), self.v[box].contiguous(), self.pixel)
 
 
-def _ramp(position: torch.Tensor, stops: tuple) -> torch.Tensor:
+def _ramp(position: torch.Tensor, stops: list) -> torch.Tensor:
     """Return the colours (n, 3) at `position` (n,) in [-1, 1] of a piecewise linear colour ramp."""
     colours = torch.tensor(stops, device=position.device)
     steps = torch.arange(len(stops), device=position.device)
@@ -228,10 +147,10 @@ def _ramp(position: torch.Tensor, stops: tuple) -> torch.Tensor:
 def _hair_colour(brown: torch.Tensor, grey: torch.Tensor, tone: torch.Tensor, shade: torch.Tensor):
     """Return (n, 3): brown or another colour, turned grey by age, lighter or darker by `shade`."""
     brown, grey = brown[:, None], grey.clamp(0, 1)[:, None] * GREYING
-    others = torch.tensor(OTHER_HAIR, device=tone.device)
-    other = others[((tone + 1) / 2 * len(OTHER_HAIR)).long().clamp(max=len(OTHER_HAIR) - 1)]
-    colour = brown * tone.new_tensor(BROWN) + (1 - brown) * other
-    colour = torch.lerp(colour, tone.new_tensor(GREY).expand_as(colour), grey * (1 - 0.7 * brown))
+    others = torch.tensor(COLOURS["other_hair"], device=tone.device)
+    other = others[((tone + 1) / 2 * len(others)).long().clamp(max=len(others) - 1)]
+    colour = brown * tone.new_tensor(COLOURS["brown"]) + (1 - brown) * other
+    colour = torch.lerp(colour, tone.new_tensor(COLOURS["grey"]).expand_as(colour), grey * (1 - 0.7 * brown))
     return colour * (1 + 0.18 * shade[:, None])
 
 
@@ -243,34 +162,23 @@ def _traits(labels: torch.Tensor, identity: torch.Tensor, nuisance: torch.Tensor
         name: base + sum(amount * inputs[source] for source, amount in effects.items())
         for name, (base, effects) in TRAITS.items()
     }
-    skin = _ramp(inputs["skin"], SKIN)
+    skin = _ramp(inputs["skin"], COLOURS["skin"])
     red = traits["lip_colour"].clamp(0, 1)[:, None]
-    lip = (1 - red) * 0.82 * skin + red * skin.new_tensor(LIP)
+    lip = (1 - red) * 0.82 * skin + red * skin.new_tensor(COLOURS["lip"])
     colours = {
         "skin": skin,
         "lip": lip * (0.65 + 0.35 * skin.mean(1, keepdim=True)),
-        "eyes": _ramp(inputs["eye_colour"], EYES),
+        "eyes": _ramp(inputs["eye_colour"], COLOURS["eyes"]),
         "hair": _hair_colour(traits["brown"], traits["age"], inputs["hair_tone"], inputs["hair_shade"]),
         "back": 0.5 + 0.27 * torch.stack([inputs[f"back_{c}"] for c in ("red", "green", "blue")], 1),
         "clothes": 0.42 + 0.30 * torch.stack([inputs[f"clothes_{c}"] for c in ("red", "green", "blue")], 1),
-        "dark": skin.new_tensor(DARK).expand_as(skin),
+        "dark": skin.new_tensor(COLOURS["dark"]).expand_as(skin),
         "white": torch.full_like(skin, 0.95),
     }
     colours["brow"] = colours["hair"] * 0.62
     scalars = {name: value[:, None, None] for name, value in (inputs | traits).items()}
     colours = {f"{name}_rgb": colour[:, :, None, None] for name, colour in colours.items()}
     return SimpleNamespace(**scalars, **colours)
-
-
-def _new_canvas(t: SimpleNamespace, size: int) -> _Canvas:
-    """Return the background, and every pixel's coordinates in the frame of the posed face."""
-    centres = (torch.arange(size, device=t.yaw.device) + 0.5) * (2 / size) - 1
-    x, y = centres[None, None, :] - SHIFT * t.shift_u, centres[None, :, None] - SHIFT * t.shift_v
-    cos, sin = (ROLL * t.roll).cos(), (ROLL * t.roll).sin()
-    scale = FACE_SCALE * (1 + ZOOM * t.zoom)
-    fade = 1 + 0.3 * t.back_fade * (centres[None, :, None] + 0.5 * centres[None, None, :])
-    rgb = t.back_rgb * fade.unsqueeze(1)
-    return _Canvas(rgb, (cos * x + sin * y) / scale, (cos * y - sin * x) / scale, 2 / size / FACE_SCALE)
 
 
 def _body(c: _Canvas, t: SimpleNamespace) -> None:
@@ -284,20 +192,14 @@ def _body(c: _Canvas, t: SimpleNamespace) -> None:
     c.paint(lobe, t.skin_rgb)
 
 
-def _outline(c: _Canvas, t: SimpleNamespace) -> torch.Tensor:
-    """Return the squared distance from the head's middle, 1 on the outline: an ellipse squarer at the jaw."""
-    below = (c.v - 0.04).clamp_(min=0) / t.face_length
-    above = (c.v - 0.04).clamp_(max=0) / 0.64
-    u2, below2 = (c.u / t.face_width * (1 + t.taper * below)).square_(), below.square()
-    # The last term makes the squircle of Fernandez-Guasti (1992): 1 would be a square.
-    return u2 + below2 + above.square_() - t.jaw.clamp(0, 1) * u2.clamp(max=1) * below2.clamp(max=1)
-
-
 def _head(c: _Canvas, t: SimpleNamespace) -> torch.Tensor:
-    """Ears, the shaded head and the crease above a double chin; return the head's mask."""
+    """Ears, the shaded head, an ellipse squarer at the jaw, and the crease above a double chin; return its mask."""
     ear = c.ellipse(c.u.abs() - t.face_width, c.v - 0.02, 0.07, 0.13)
     c.paint(ear, t.skin_rgb * 0.86)
-    outline = _outline(c, t)
+    below, above = (c.v - 0.04).clamp_(min=0) / t.face_length, (c.v - 0.04).clamp_(max=0) / 0.64
+    u2, below2 = (c.u / t.face_width * (1 + t.taper * below)).square_(), below.square()
+    # 1 on the outline. The last term makes the squircle of Fernandez-Guasti (1992): 1 would be a square.
+    outline = u2 + below2 + above.square_() - t.jaw.clamp(0, 1) * u2.clamp(max=1) * below2.clamp(max=1)
     head = c.edge((1 - outline) * 0.27)
     c.paint(head, t.skin_rgb * 1.03)
     # Roundness: skin turns away from the light towards the outline.
@@ -417,8 +319,13 @@ def _hair_front(c: _Canvas, t: SimpleNamespace) -> None:
 
 
 def _paint_faces(t: SimpleNamespace, size: int) -> torch.Tensor:
-    """Return float (n, 3, size, size) images, painted from the back to the front."""
-    c = _new_canvas(t, size)
+    """Return float (n, 3, size, size) images, painted from the back to the front in the frame of the posed face."""
+    centres = (torch.arange(size, device=t.yaw.device) + 0.5) * (2 / size) - 1
+    across, down = centres[None, None, :], centres[None, :, None]
+    x, y, scale = across - SHIFT * t.shift_u, down - SHIFT * t.shift_v, FACE_SCALE * (1 + ZOOM * t.zoom)
+    cos, sin = (ROLL * t.roll).cos(), (ROLL * t.roll).sin()
+    back = t.back_rgb * (1 + 0.3 * t.back_fade * (down + 0.5 * across)).unsqueeze(1)
+    c = _Canvas(back, (cos * x + sin * y) / scale, (cos * y - sin * x) / scale, 2 / size / FACE_SCALE)
     _hair_back(c, t)
     _body(c, t)
     head = _head(c, t)
@@ -435,6 +342,12 @@ def _paint_faces(t: SimpleNamespace, size: int) -> torch.Tensor:
     return c.rgb
 
 
+def draw_factors(num_people: int, num_images: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors that each person keeps, (num_people, 25), and those of each image, (num_images, 21)."""
+    sizes = (num_people, len(IDENTITY_FACTORS)), (num_images, len(NUISANCE_FACTORS))
+    return tuple(2 * torch.rand(size, generator=generator) - 1 for size in sizes)
+
+
 def draw_faces(
     labels: torch.Tensor,
     identity_factors: torch.Tensor,
@@ -445,11 +358,8 @@ def draw_faces(
 ) -> torch.Tensor:
     """Paint one face a row, uint8 (N, 3, size, size) on the device; equal rows give equal bytes on one type of device.
 
-    Args:
-        labels: (N, 10) in [0, 1], columns as in `LABEL_NAMES`.
-        identity_factors: (N, 25) in [-1, 1], columns as in `IDENTITY_FACTORS`.
-        nuisance: (N, 21) in [-1, 1], columns as in `NUISANCE_FACTORS`.
-        size: height and width in pixels, 16 to 1024.
+    Columns are those of `LABEL_NAMES` in [0, 1], `IDENTITY_FACTORS` and `NUISANCE_FACTORS` in [-1, 1]; the size, in
+    pixels, is 16 to 1024.
     """
     size = _check("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
     for name, table, columns, low in (
@@ -457,16 +367,13 @@ def draw_faces(
         ("identity_factors", identity_factors, IDENTITY_FACTORS, -1),
         ("nuisance", nuisance, NUISANCE_FACTORS, -1),
     ):
-        if table.shape != (len(labels), len(columns)):
-            raise ValueError(
-                f"{name} must be ({len(labels)}, {len(columns)}), got {tuple(table.shape)}: "
-                f"one row an image, columns {', '.join(columns)}"
-            )
+        expected, found = (len(labels), len(columns)), tuple(table.shape)
+        if found != expected:
+            raise ValueError(f"{name} must be {expected}, got {found}: one row an image, columns {', '.join(columns)}")
         if not ((table >= low) & (table <= 1)).all():
             raise ValueError(f"{name} must lie in [{low}, 1], got {table.min():g} to {table.max():g}: clip it")
-    device = torch.device(device)
     images = torch.empty(len(labels), 3, size, size, dtype=torch.uint8, device=device)
-    rows = max(1, PIXELS_PER_CHUNK.get(device.type, 2**23) // size**2)
+    rows = max(1, PIXELS_PER_CHUNK.get(images.device.type, 2**23) // size**2)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on masks that fit the cache, sharing the work costs more than it saves
     try:
@@ -486,7 +393,6 @@ def load(
     num_people: int | None = None,
     size: int = 64,
     correlation_strength: float = 1.0,
-    label_noise: float = 0.0,
     seed: int = 42,
     device: str | torch.device = "cpu",
 ) -> ImageTable:
@@ -495,35 +401,26 @@ def load(
     A person keeps attributes and identity factors; pose, light, expression, background and clothes change.
 
     Args:
-        num_images: `num_people` or more.
-        num_people: 2 or more; default: a fifth of the images.
+        num_images, num_people: at least an image a person, and 2 people; default: a fifth of the images.
         size: height and width in pixels, 16 to 1024.
-        correlation_strength: factor on the correlations of the labels, in [0, 1.5]; 0 = independent.
-        label_noise: share of label entries flipped after drawing, in [0, 0.5].
-        seed: of attributes, factors and noise; the split has its own.
+        correlation_strength, seed: see `sample_attributes`; the split has a seed of its own.
         device: where to paint; the table is on the CPU.
     """
     if num_people is None:
         num_people = max(2, num_images // 5)
     num_people = _check("num_people", num_people, 2, 2**31, "try 600")
     num_images = _check("num_images", num_images, num_people, 2**31, "give each person one or more")
-    label_noise = _check("label_noise", label_noise, 0, 0.5, "more would swap the labels", whole=False)
     size = _check("size", size, MIN_SIZE, MAX_SIZE, "64 shows every attribute")
     person_labels = sample_attributes(num_people, correlation_strength=correlation_strength, seed=seed)
     # A stream apart from the labels', so that a person looks alike whatever the correlations.
     generator = torch.Generator().manual_seed((seed + 2**32) % 2**63)
-    person_factors = 2 * torch.rand(num_people, len(IDENTITY_FACTORS), generator=generator) - 1
-    nuisance = 2 * torch.rand(num_images, len(NUISANCE_FACTORS), generator=generator) - 1
+    person_factors, nuisance = draw_factors(num_people, num_images, generator)
     identity = torch.arange(num_images) % num_people
-    drawn = person_labels[identity]
-    labels = drawn.clone()
-    flipped = torch.randperm(labels.numel(), generator=generator)[: round(label_noise * labels.numel())]
-    labels.view(-1)[flipped] = 1 - labels.view(-1)[flipped]
+    labels = person_labels[identity]
     split = stratified_split(labels, seed=SPLIT_SEED, label_names=LABEL_NAMES)  # may refuse: before painting
-    images = draw_faces(drawn, person_factors[identity], nuisance, size=size, device=device).cpu()
+    images = draw_faces(labels, person_factors[identity], nuisance, size=size, device=device).cpu()
     source = (
-        f"synthfaces(num_images={num_images}, num_people={num_people}, size={size}, "
-        f"correlation_strength={correlation_strength:g}, label_noise={label_noise:g}, seed={seed}, "
+        f"synthfaces({num_images=}, {num_people=}, {size=}, {correlation_strength=:g}, {seed=}, "
         f"device={torch.device(device).type!r})"
     )
     return ImageTable(images, labels, LABEL_NAMES, identity, split, source)

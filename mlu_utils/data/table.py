@@ -1,7 +1,4 @@
-"""One data structure for every data set: images and a label table, one row an image, one column a label.
-
-Nothing here reads a file or moves data to a device.
-"""
+"""One data structure for every data set: images and a label table, one row an image, one column a label."""
 
 from __future__ import annotations
 
@@ -15,15 +12,14 @@ import torch
 from numpy.typing import ArrayLike
 
 from mlu_utils.data.splits import SPLITS, stratified_split
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_choice
 
-# The paper's names for two CelebA attributes.
-LABEL_ALIASES = {"Gender": "Male", "Young_Old": "Young"}
+LABEL_ALIASES = {"Gender": "Male", "Young_Old": "Young"}  # the paper's names for two CelebA attributes
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Images with their label table, identities and splits.
+    """Images with their label table, identities and splits; data that break this description are refused.
 
     Args:
         images: uint8 (N, 3, H, W), in memory or a read-only memory map.
@@ -34,9 +30,6 @@ class ImageTable:
         source: where the data came from, with every option that changes it.
         class_names: single-label only, names of the classes 0 .. len - 1.
         class_positions: ordered classes only, where each lies on their axis, such as the middle of an age group.
-
-    Raises:
-        ValueError: a shape, dtype or value breaks the description above.
     """
 
     images: torch.Tensor
@@ -50,34 +43,25 @@ class ImageTable:
 
     def __post_init__(self) -> None:
         images, labels, n, k = self.images, self.labels, len(self.images), len(self.label_names)
-        _require(
-            images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == 3,
-            f"images must be uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}",
-        )
+        shape, found = tuple(labels.shape), f"got {images.dtype} {tuple(images.shape)}"
+        is_rgb = images.dtype == torch.uint8 and images.ndim == 4 and images.shape[1] == 3
+        _require(is_rgb, f"images must be uint8 (N, 3, H, W), {found}")
         _require(n > 0, "images must hold at least one image, got 0")
-        shape = tuple(labels.shape)
         _require(shape == (n, k), f"labels must be {(n, k)} for {n} images and {k} label names, got {shape}")
         _require(len(set(self.label_names)) == k, f"label_names must be distinct, got {self.label_names}")
         for name, value in (("identity", self.identity), ("split", self.split)):
             _require(value.shape == (n,), f"{name} must be ({n},), got {tuple(value.shape)}")
-        low, high = int(self.split.min()), int(self.split.max())
-        _require(0 <= low and high < len(SPLITS), f"split must index {SPLITS}, got {low}..{high}")
-        num_classes, num_positions = len(self.class_names), len(self.class_positions)
-        _require(
-            num_positions in (0, num_classes),
-            f"class_positions must be one per class, got {num_positions} for {num_classes}",
-        )
+        _require_below(len(SPLITS), self.split, f"split must index {SPLITS}")
+        classes, positions = len(self.class_names), len(self.class_positions)
+        _require(positions in (0, classes), f"class_positions must be one per class, got {positions} for {classes}")
         if self.is_multi_label:
             _require(labels.dtype == torch.float32, f"multi-label labels must be float32, got {labels.dtype}")
             strange = labels[~(labels.isnan() | (labels == 0) | (labels == 1))].tolist()
             _require(not strange, f"labels must be 0, 1 or nan (unknown), got {strange and strange[0]}")
         else:
-            _require(
-                labels.dtype == torch.int64 and k == 1,
-                f"a single-label table needs int64 labels (N, 1), got {labels.dtype} {shape}",
-            )
-            low, high = int(labels.min()), int(labels.max())
-            _require(0 <= low and high < num_classes, f"classes must be 0..{num_classes - 1}, got {low}..{high}")
+            is_one_column = labels.dtype == torch.int64 and k == 1
+            _require(is_one_column, f"a single-label table needs int64 labels (N, 1), got {labels.dtype} {shape}")
+            _require_below(classes, labels, f"classes must be 0..{classes - 1}")
 
     @classmethod
     def from_tensors(
@@ -92,28 +76,22 @@ class ImageTable:
         source: str = "tensors",
         seed: int = 0,
     ) -> ImageTable:
-        """Return the table of your own tensors, arrays or lists.
+        """Return the table of your own tensors, arrays or lists; see the class.
 
         Args:
             images: (N, 3, H, W), or grey (N, 1, H, W); uint8, or real numbers in [0, 1].
             labels: (N, K), or (N,) for one label: 0, 1 or nan = unknown, of any type; with class names the classes.
-            label_names: K names.
-            identity: whole numbers (N,), the person in each image, -1 = unknown; default: all unknown.
-            split: (N,), index into `SPLITS`; default: 65/25/10 with both values of each label in every split, images of
-                a person together.
-            class_names: names of the classes, for a single-label table.
-            source: what to call the data.
-            seed: of the split that is made.
+            label_names, class_names, source: see the class.
+            identity: whole numbers (N,); default: all unknown.
+            split: (N,); default: `stratified_split` under the seed, images of a person together.
 
         >>> table = ImageTable.from_tensors(np.zeros((40, 1, 8, 8)), np.arange(40) % 2, ["odd"])
         >>> table.images.shape, [len(table.rows(name)) for name in SPLITS]
         (torch.Size([40, 3, 8, 8]), [26, 10, 4, 0])
         """
         images, labels = _tensor(images, "images"), _tensor(labels, "labels")
-        _require(
-            images.ndim == 4 and images.shape[1] in (1, 3) and len(images) > 0,
-            f"images must be (N, 3, H, W) or (N, 1, H, W), got {tuple(images.shape)}: channels come before pixels",
-        )
+        found, is_picture = tuple(images.shape), images.ndim == 4 and images.shape[1] in (1, 3) and len(images) > 0
+        _require(is_picture, f"images must be (N, 3, H, W) or (N, 1, H, W), got {found}: channels come before pixels")
         if images.dtype != torch.uint8:
             images = images.float()
             low, high = float(images.min()), float(images.max())  # nan if any pixel is
@@ -121,10 +99,10 @@ class ImageTable:
             images = (images * 255).round().to(torch.uint8)
         labels = labels[:, None] if labels.ndim == 1 else labels
         labels = _whole(labels, "classes") if class_names else labels.float()
-        n, names = len(images), tuple(label_names)
-        people = torch.full((n,), -1) if identity is None else _whole(_tensor(identity, "identity"), "identity")
+        names, unknown = tuple(label_names), torch.full((len(images),), -1)
+        people = unknown if identity is None else _whole(_tensor(identity, "identity"), "identity")
         # Checked as a whole with everything in one split, before a split is dealt out.
-        split_of = torch.zeros(n, dtype=torch.int8) if split is None else _whole(_tensor(split, "split"), "split")
+        split_of = torch.zeros_like(unknown) if split is None else _whole(_tensor(split, "split"), "split")
         images = images.expand(-1, 3, -1, -1).contiguous()
         table = cls(images, labels, names, people, split_of.to(torch.int8), source, tuple(class_names))
         if split is None:
@@ -189,14 +167,18 @@ class ImageTable:
 
 def name_index(name: str, known: tuple[str, ...], what: str) -> int:
     """Return the position of `name` in `known`, or say what is known and which name is nearest."""
-    if name not in known:
-        raise ValueError(f"unknown {what} {name!r}: {choices(name, known)}")
+    require_choice(what, name, known)
     return known.index(name)
 
 
 def _require(is_so: bool, message: str) -> None:
     if not is_so:
         raise ValueError(message)
+
+
+def _require_below(limit: int, values: torch.Tensor, message: str) -> None:
+    low, high = int(values.min()), int(values.max())
+    _require(0 <= low and high < limit, f"{message}, got {low}..{high}")
 
 
 def _tensor(values: ArrayLike | torch.Tensor, what: str) -> torch.Tensor:

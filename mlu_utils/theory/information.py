@@ -1,12 +1,8 @@
-"""Entropies, divergences and the inequalities between them: arrays in, numbers out.
-
-Unit: nats everywhere; divide by `BIT` (ln 2) for bits. Must not: know the paper's statements, a model or a picture.
+"""Entropies, divergences and the inequalities between them: arrays in, numbers out, in nats; bits are nats / `BIT`.
 
 Shapes: a distribution lies along the last axis; a channel is (..., A, Y), row a the distribution of the output given
 the input a; a joint distribution is (..., A, Y) and sums to 1 over both. Leading axes are independent cases.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -16,13 +12,12 @@ from scipy.optimize import brentq
 from scipy.special import entr, log_ndtr, ndtr, rel_entr
 
 BIT = math.log(2)  # nats in a bit
-_SUM_TOLERANCE = 1e-9
 
 
 def _checked(values: ArrayLike, axes: tuple[int, ...], what: str) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     total = array.sum(axes) if array.size else np.zeros(1)
-    if not (array >= 0).all() or not np.allclose(total, 1, atol=_SUM_TOLERANCE, rtol=0):
+    if not (array >= 0).all() or not np.allclose(total, 1, atol=1e-9, rtol=0):
         raise ValueError(f"{what} must be at least 0 and sum to 1, got sum {np.ravel(total)[:3]}: divide by the sum")
     return array
 
@@ -77,9 +72,8 @@ def fano_lower_bound(success: ArrayLike, prior: ArrayLike = 0.5) -> np.ndarray:
 
     Source: Fano (1961); Cover and Thomas (2006), Theorem 2.10.1: H(A | Y) <= H(error) for two classes.
 
-    Example:
-        >>> round(float(fano_lower_bound(0.65) / BIT), 4)
-        0.0659
+    >>> round(float(fano_lower_bound(0.65) / BIT), 4)
+    0.0659
     """
     return binary_entropy(prior) - binary_entropy(success)
 

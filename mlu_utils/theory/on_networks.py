@@ -1,10 +1,8 @@
 """Both sides of T2, T3 and T4 on given networks.
 
-The caller brings trained models, scores as flat tensors in the order of `model.parameters()`, and a table of images.
-Nothing here trains, and no model is changed.
+The caller brings trained models, of one architecture, on one device and in eval mode, scores as flat tensors in the
+order of `model.parameters()`, and a table of images. Nothing here trains, and no model is changed.
 """
-
-from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
@@ -23,18 +21,17 @@ from mlu_utils.unlearning.selection import percentile_thresholds
 
 
 def _require_flat(model: nn.Module, **vectors: torch.Tensor) -> None:
-    num_weights = sum(p.numel() for p in model.parameters())
+    expected = sum(p.numel() for p in model.parameters())
     for name, values in vectors.items():
-        if values.shape != (num_weights,):
-            shape = tuple(values.shape)
-            raise ValueError(f"{name} has shape {shape}, the model has {num_weights} weights: pass one value a weight")
+        if (shape := tuple(values.shape)) != (expected,):
+            raise ValueError(f"{name} has shape {shape}, the model has {expected} weights: pass one value a weight")
 
 
 def neighbouring_table(table: ImageTable, row: int, by: int) -> ImageTable:
     """Return a copy of the table in which one image, with its labels and person, is exchanged for another.
 
-    Rows, splits and their number stay, so that a method with the same seed draws the same rows from both tables. The
-    image that takes its place stays where it is, too: take one that nobody trains on.
+    Rows and splits stay, so that a method with the same seed draws the same rows from both tables. The image that takes
+    its place stays where it is, too: take one that nobody trains on.
     """
     if not (0 <= row < table.num_images and 0 <= by < table.num_images) or row == by:
         raise ValueError(f"can't exchange image {row} for {by}: take two different ones in 0..{table.num_images - 1}")
@@ -63,10 +60,9 @@ def pruning_privacy(
     Args:
         importance, chosen: I(w) and W_f (bool), flat.
         unlearned, neighbour: the pruned models of the two data sets, made with the same seed.
-        decay: lambda of exp(-lambda I); `prune_weights` divides I by its scale, so its decay counts as decay / scale.
+        decay: lambda of exp(-lambda I); that of `prune_weights` counts as decay / scale.
 
     Source: Hossain et al. (2025), Theorem 2; Dwork and Roth (2014), Definition 2.4.
-
     Differs: differential privacy asks for every pair of neighbours; one pair can refute the promise, not prove it.
     """
     _require_flat(unlearned, importance=importance, chosen=chosen)
@@ -104,17 +100,14 @@ def clamp_bound(
 ) -> ClampBound:
     """Return both sides of T3; its maximum is over all x, so that images can refute the bound and not prove it.
 
+    Models and tensors that don't fit together, and BatchNorm buffers that moved, are refused with a ValueError.
+
     Args:
-        original, unlearned: w0 and w'; of one architecture, on one device, in eval mode.
-        table, rows: images to look at.
-        composite: S = |dL/dw| |dL_j/dw|, flat.
-        chosen: bool, flat, W_j: the weights that were modified.
+        original, unlearned: w0 and w'.
+        table, rows, batch_size: images to look at.
+        composite, chosen: S = |dL/dw| |dL_j/dw|, and W_j (bool), the weights that were modified; flat.
         epsilon: half-width of the clamp.
         num_points: points of the straight path, middles of equal parts, each about two forward passes; 0 = none.
-        batch_size: images a forward pass.
-
-    Raises:
-        ValueError: tensors or models that don't fit together, a model in train mode, or BatchNorm buffers that moved.
 
     Source: Hossain et al. (2025), Theorem 3; Rudin (1976), Theorem 5.19: |f(1) - f(0)| <= sup |f'(t)|.
     """
@@ -178,19 +171,17 @@ def retrain_bound(
 ) -> RetrainBound:
     """Return both sides of T4: how far label j's logit is from the retrained model's, and gamma, c and delta.
 
-    c_ik, what weight w_ik changes the distance by at most: the clamp leaves it 2 epsilon of room, so
-    2 epsilon max_x |df^j/dw_ik| to first order. One pair of models is one draw of T4's probability: a distance above
-    gamma refutes it only where delta is small.
+    c_ik, what weight w_ik changes the distance by at most, is 2 epsilon max_x |df^j/dw_ik| to first order: the clamp
+    leaves it 2 epsilon of room. A distance above gamma, one draw, refutes T4 only where delta is small.
 
     Args:
-        original, unlearned, retrained: w0, w' and the model that never saw label j.
+        original, unlearned, composite, chosen, epsilon: see `clamp_bound`.
+        retrained: the model that never saw label j.
         table, rows: images to look at, best of the test split; each costs one backward pass.
         output: index of label j's logit.
         influence: I of gamma's first term; one value a weight (flat), or one number for all (an image's).
-        composite, chosen, epsilon: see `clamp_bound`.
 
     Source: Hossain et al. (2025), Theorem 4; McDiarmid (1989).
-
     Differs: |w| is taken of the original weights, those that unlearning removes; of the modified ones gamma's first
     term is smaller. The appendix names c_ik and doesn't compute it.
     """

@@ -4,60 +4,50 @@ What is claimed, on which page, and which line of a proof is wrong stands in `da
 the worlds are in `worlds`. A verdict is never written down: it is computed from both sides of an inequality.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import pandas as pd
 
 from mlu_utils import paths
-from mlu_utils.naming import choices
+from mlu_utils.naming import require_choice
 
 APPENDIX = paths.REFERENCE / "appendix_statements.csv"
 _TEXTS = pd.read_csv(APPENDIX, keep_default_na=False, index_col=["statement", "form"])
 STATEMENTS = tuple(dict.fromkeys(_TEXTS.index.get_level_values("statement")))
-VERDICTS = ("holds", "loose", "vacuous", "undefined", "fails")
 _ROUNDING = 1e-9  # what float64 may cost, relative
 _ATTAINED = 1.01  # a bound that comes this near to the value in some case isn't called loose
 
 
-@dataclass(frozen=True)
-class Case:
-    """Both sides of `left <= right` in one world; `most` is what left can't exceed, whatever the statement says."""
+class Case(NamedTuple):
+    """Both sides of `left <= right` in one world."""
 
     name: str
     left: float
     right: float
-    most: float = math.inf
+    most: float = math.inf  # what left can't exceed, whatever the statement says
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the cases say of an inequality.
 
-    verdict: `fails` if a case breaks it; `vacuous` if in every case its right side is at least what the left side
-    can't exceed anyway; `loose` if its right side never comes within 1 % of a left side above 0; else `holds`;
-    `undefined` for a statement some of whose readings fail and some don't.
-    factor: where it fails left / right in the smallest counterexample, which is the first; else the smallest
-    right / left. worst_factor: the largest of the same ratio.
+    It `fails` if a case breaks it; is `vacuous` if in every case its right side is at least what the left side can't
+    exceed anyway; `loose` if its right side never comes within 1 % of a left side above 0; else it `holds`. A statement
+    is `undefined` if some of its readings fail and some don't.
     """
 
     verdict: str
-    factor: float
-    worst_factor: float
+    factor: float  # left / right in the first, smallest counterexample; without one the smallest right / left
+    worst_factor: float  # the largest of the same ratio
     counterexample: str = ""
 
 
 def judge(cases: Iterable[Case]) -> Verdict:
-    """Return the verdict of an inequality's cases, which are ordered from small to large.
-
-    Raises:
-        ValueError: no case, or a side that is not a number.
-    """
+    """Return the verdict of an inequality's cases, which are ordered from small to large."""
     cases = list(cases)
     if not cases or any(math.isnan(case.left) or math.isnan(case.right) for case in cases):
         raise ValueError(f"{len(cases)} cases, some sides nan: an inequality needs cases with two numbers each")
@@ -121,25 +111,12 @@ def claims() -> list[Claim]:
 
 def claims_of(statement: str) -> dict[str, Claim]:
     """Return form -> claim of one statement."""
-    if statement not in STATEMENTS:
-        raise ValueError(f"unknown statement {statement!r}: {choices(statement, STATEMENTS)}")
+    require_choice("statement", statement, STATEMENTS)
     return {claim.form: claim for claim in claims() if claim.statement == statement}
 
 
 def verdict_table() -> pd.DataFrame:
     """Judge every claim: one row each, with the fields of its `Verdict` and of its text."""
-    return pd.DataFrame(
-        {
-            "statement": claim.statement,
-            "form": claim.form,
-            "verdict": claim.verdict.verdict,
-            "factor": claim.verdict.factor,
-            "worst_factor": claim.verdict.worst_factor,
-            "page": claim.page,
-            "wrong_line": claim.wrong_line,
-            "check": claim.check,
-            "counterexample": claim.verdict.counterexample,
-            "says": claim.inequality,
-        }
-        for claim in claims()
-    )
+    table = pd.DataFrame({**vars(claim), **claim.verdict._asdict()} for claim in claims())
+    order = ["statement", "form", "verdict", "factor", "worst_factor", "page", "wrong_line", "check", "counterexample"]
+    return table.assign(says=table.inequality)[[*order, "says"]]

@@ -2,13 +2,11 @@
 
 A: retained labels bound forgetting. B: what linear erasure promises. C: the same given the retained labels. D: a
 certified lower bound on leakage. E: an upper bound, which only noise gives. F: the distance to a retrained head.
-Each is checked in `statements`, where a proof or its reference stands, too. Unit: nats.
+`worlds` checks each. Unit: nats.
 """
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,8 +15,7 @@ from scipy.special import expit, logit, ndtr, xlogy
 from mlu_utils.theory import information as it
 
 
-@dataclass(frozen=True)
-class RetainedLabelBound:
+class RetainedLabelBound(NamedTuple):
     """What a model says about a forgotten label j through one retained label k, at least."""
 
     success: float  # of the best attack on j
@@ -35,10 +32,8 @@ def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
     at most 1 / (2 min prior). I(f; A_j) is at least I(A_j; A_k) - h(e_k) (chain rule and Fano) and at least
     H(A_j) - h(s_jk - e_k) (Fano on that attack).
 
-    Args:
-        counts: (2, 2), images with A_j = row and A_k = column.
-        error: e_k, share of images on which the model's read-out of label k is wrong, in [0, 1].
-
+    `counts` (2, 2): images with A_j = row and A_k = column. `error`: e_k, the share of images on which the model's
+    read-out of label k is wrong.
     """
     both = np.asarray(counts, dtype=float)
     both = both / both.sum()
@@ -55,7 +50,7 @@ def retained_label_bound(counts: ArrayLike, error: float) -> RetainedLabelBound:
 def affine_gain(points: ArrayLike, labels: ArrayLike, weights: ArrayLike) -> float:
     """Return how much lower than the best constant's the best affine predictor's BCE is: 0 after linear erasure.
 
-    Args: points (n, d); labels (n,), 0 or 1 and not separable; weights (n,), probabilities.
+    Points are (n, d); labels (n,) 0 or 1 and not separable; weights (n,) probabilities.
 
     Source: Belrose et al. (2023), Theorem 3.1: 0 if and only if both classes have one mean.
     """
@@ -101,12 +96,10 @@ def probe_certificate(
     Hoeffding's margin. 0 shows nothing.
 
     Args:
-        probabilities: (n,), the probe's probability of label 1, for images that it was not fitted on.
-        labels: (n,), 0 or 1.
+        probabilities, labels: (n,), the probe's probability of label 1 on images that it was not fitted on, and 0 or 1.
         identity: (n,), who is on an image; independent draws are then people, each counting once, and not images.
         prior: share of label 1 in the population; None: estimated here, which costs half of the risk.
         floor: probabilities are clipped to [floor, 1 - floor], so that losses are bounded; in (0, 1/2).
-        confidence: of the bound.
 
     Source: Barber and Agakov (2003); Hoeffding (1963), Theorem 2.
     """
@@ -129,8 +122,7 @@ def probe_certificate(
 def noisy_success_bound(diameter: ArrayLike, noise_std: float) -> np.ndarray:
     """Return Phi(diameter / 2 noise_std): the most that an attack on a balanced label can reach.
 
-    `diameter` is the largest Euclidean distance between two features phi, and N(0, noise_std^2 I) is added to phi
-    before it is released.
+    `diameter`: largest Euclidean distance between two features, to which N(0, noise_std^2 I) is added before release.
 
     Source: the total variation of two Gaussians, 2 Phi(d / 2s) - 1, is convex in the pair; Neyman and Pearson (1933).
     """
@@ -140,10 +132,8 @@ def noisy_success_bound(diameter: ArrayLike, noise_std: float) -> np.ndarray:
 def head_distance_bound(features: ArrayLike, gradient: ArrayLike, strong_convexity: float) -> np.ndarray:
     """Return |phi(x)| |grad L_retain(w')| / lambda (n,): how far a head's logit is from the retrained head's, at most.
 
-    Args:
-        features: (n, d), phi(x).
-        gradient: (d,), of the retain loss at w', the head that was not trained to the end.
-        strong_convexity: lambda, > 0; L2 regularisation lambda/2 |w|^2 of the retain loss gives it.
+    `features` (n, d) are phi(x), w' is the head that was not trained to the end; L2 regularisation lambda/2 |w|^2 of
+    the retain loss gives the strong convexity lambda > 0.
 
     Source: Guo et al. (2020), section 3: |w' - w_*| <= |grad L(w')| / lambda, then Cauchy-Schwarz.
     """

@@ -7,8 +7,6 @@ Words: A a binary label, p the success of an attack on it, W_f a filtered weight
 composite score, PLR the success at telling a model trained with the label from one trained without it.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable
@@ -22,8 +20,6 @@ from mlu_utils.theory import true_bounds as true
 from mlu_utils.theory.statements import Case, tries
 
 Cases = Iterable[Case]
-
-# --- T1 -----------------------------------------------------------------------------------------------------
 
 _NOISE = np.array([0.25, 0.5, 0.25])  # of a replaced weight, on three values
 
@@ -55,9 +51,6 @@ def published_mask(*, is_noise_independent: bool = True) -> Cases:
         channel = np.column_stack([chance[:, None] * noise, 1 - chance])
         told = it.mutual_information(it.joint(np.full(len(chance), 1 / len(chance)), channel))
         yield Case(f"chances of replacement {chance}", float(told), float(it.binary_entropy(chance.mean())))
-
-
-# --- T2 -----------------------------------------------------------------------------------------------------
 
 
 def printed_epsilon(max_importance: float, low: float, high: float, decay: float) -> tuple[float, float]:
@@ -122,9 +115,6 @@ def noisy_pruning(*, claimed_share: float = 1.0) -> Cases:
         yield Case(f"{name}; epsilon {epsilon}", needed, claimed + 1e-6, 1)  # 1e-6 for the grid
 
 
-# --- T3 -----------------------------------------------------------------------------------------------------
-
-
 def composite_score(weight: float, share: float = 1.0) -> float:
     """Return S = |dL/dw| |dL_j/dw| of f = w x, x = +-1, whose only label is x > 0 on this share of the images."""
     return (float(expit(weight)) - share) ** 2  # one label: L and L_j are the same loss
@@ -161,8 +151,6 @@ def clamp_and_the_rest(*, is_modification_counted: bool = True) -> Cases:
         modification, free = abs(a0 * b0) * is_modification_counted, abs(b1 - b0) * abs(after)
         yield Case("f = a b x", abs(after * b1 - a0 * b0), modification + 0.1 * max(abs(b0), abs(b1)) + free)
 
-
-# --- T4 -----------------------------------------------------------------------------------------------------
 
 # One weight w on |x| <= 1 serves label j and another one. It is .5, unlearning zeroes it, and fine-tuning leaves it at
 # +epsilon or -epsilon with 1/2 each: random and independent, as McDiarmid's inequality needs. Retrain, which never saw
@@ -208,8 +196,6 @@ def concentration(*, is_independent: bool = True) -> Cases:
             chance = float(binom.sf(heads - 1, n, q)) if is_independent else q  # else all bits are one
             yield Case(f"{n} bits, q {q}, t {t:.3g}", chance, math.exp(-2 * t**2 * n), 1)
 
-
-# --- T5, C1, C2, in bits ------------------------------------------------------------------------------------
 
 PRINTED_SUCCESS = {"C1": 0.65, "C2": 0.46}  # the attack's success that each corollary starts from
 PRINTED_BITS = {"C1": 0.074, "C2": 0.034}
@@ -277,7 +263,7 @@ def leakage_at(*, corollary: str, is_printed: bool) -> Cases:
 @tries("C2", "line: arithmetic", corollary="C2")
 def printed_arithmetic(*, corollary: str) -> Cases:
     """The printed bits against the formula at the printed success."""
-    return [Case("the same success", PRINTED_BITS[corollary], 1 - entropy_bits(PRINTED_SUCCESS[corollary]))]
+    yield Case("the same success", PRINTED_BITS[corollary], 1 - entropy_bits(PRINTED_SUCCESS[corollary]))
 
 
 @tries("C1", "nearest_true", corollary="C1", broken={"prior": 0.35})
@@ -290,8 +276,6 @@ def leakage_interval(*, corollary: str, prior: float = 0.5) -> Cases:
         yield Case("Fano", 1 - entropy_bits(best), told)
         yield Case("Hellman and Raviv", told, 2 * best - 1)
 
-
-# --- T6, C3 -------------------------------------------------------------------------------------------------
 
 # P_in, P_out: confidences of a model trained with the label and of one trained without it, over images of the label.
 PAIRS = [([0.5 + t, 0.5 - t], [0.5 - t, 0.5 + t]) for t in (1e-4, 0.1, 0.499)]
@@ -337,18 +321,11 @@ def influence_score() -> Cases:
 def topsoe(*, exponent: float = 2 * it.BIT) -> Cases:
     """The same pairs and two disjoint distributions against Topsoe (2001), Theorem 1.2, in Fano's inequality."""
     for p, q in (*PAIRS, ([1, 0], [0, 1])):
-        bits = min(1.0, bits_of([p, q]))
-        yield Case(
-            f"P_in {p}, P_out {q}",
-            float(it.total_variation(p, q)),
-            math.sqrt(1 - (1 - bits) ** exponent),
-            1,
-        )
+        right = math.sqrt(1 - (1 - min(1.0, bits_of([p, q]))) ** exponent)
+        yield Case(f"P_in {p}, P_out {q}", float(it.total_variation(p, q)), right, 1)
 
 
 tries("C3", "printed")(None, "The four readings beside each other: two that hold and two that fail leave it undefined.")
-
-# --- A to F -------------------------------------------------------------------------------------------------
 
 
 @tries("A", "added", broken={"charged": 0.0})
