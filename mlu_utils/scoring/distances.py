@@ -18,8 +18,7 @@ def label_js(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
     """Jensen-Shannon divergence of each label's Bernoulli distribution, mean over images: (K,) in [0, ln 2], nats.
 
     JS(p, q) = KL(p, m) / 2 + KL(q, m) / 2, m = (p + q) / 2 (Lin, 1991), summed over outcomes. Published code also
-    divides by the number of outcomes, or normalises over the whole matrix; its values are orders of magnitude too
-    small.
+    divides by the number of outcomes, or normalises over the whole matrix: orders of magnitude too small.
 
     >>> label_js([[0.0, 900.0]], [[0.0, -900.0]]).round(4)
     array([0.    , 0.6931])
@@ -37,14 +36,10 @@ def label_zrf(logits: ArrayLike, random_logits: ArrayLike) -> np.ndarray:
     """Zero-retrain forgetting score of each label, (K,) in [1 - ln 2, 1]; the best value is not 1 but Retrain's.
 
     1 - JS, on the forgotten images, to a network of the same architecture that was never trained. Source: Chundawat et
-    al. (2023), Can Bad Teaching Induce Forgetting?, equation 4, whose JS differs as told in `label_js`.
+    al. (2023), Can Bad Teaching Induce Forgetting?, equation 4, whose JS differs as told in `label_js`. With single
+    labels: 1 - `class_js`.
     """
     return 1.0 - label_js(logits, random_logits)
-
-
-def class_zrf(logits: ArrayLike, random_logits: ArrayLike) -> float:
-    """Zero-retrain forgetting score of single-label outputs, see `label_zrf`."""
-    return 1.0 - class_js(logits, random_logits)
 
 
 def activation_distance(logits_a: ArrayLike, logits_b: ArrayLike, *, is_multi_label: bool) -> float:
@@ -61,12 +56,6 @@ def label_agreement(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
     """Share of images on which two models predict the same, per label, (K,) in [0, 1]; predicted = logit > 0."""
     a, b = _pair(logits_a, logits_b)
     return ((a > 0) == (b > 0)).mean(axis=0)
-
-
-def class_agreement(logits_a: ArrayLike, logits_b: ArrayLike) -> float:
-    """Share of images on which two models predict the same class; of tied classes the first."""
-    a, b = _pair(logits_a, logits_b)
-    return float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
 
 
 def klom(phi: ArrayLike, reference_phi: ArrayLike) -> np.ndarray:

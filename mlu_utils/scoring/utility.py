@@ -2,7 +2,7 @@
 
 The scores in `SCORES` take logits (n,), finite, and labels (n,), 1, 0 or nan = unknown, which is dropped, and return a
 number in [0, 1]. What breaks this, or lacks a class that the score needs, is refused with a ValueError. A label is
-predicted where its logit is above 0: a probability of one half predicts nothing.
+predicted where its logit is above 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,8 +72,12 @@ SCORES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
 
 
 def binary_scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Every score in `SCORES` of one label of which both classes are present, by name."""
-    return {name: score(logits, labels) for name, score in SCORES.items()}
+    """Every score in `SCORES` of one label, (n,) each; nan for a score that lacks a class it needs."""
+    present = {value for value in (0, 1) if np.any(np.asarray(labels) == value)}
+    return {
+        name: score(logits, labels) if present and present.issuperset(NEEDS.get(name, ())) else _NAN
+        for name, score in SCORES.items()
+    }
 
 
 def label_scores(
@@ -82,19 +86,14 @@ def label_scores(
     """Every score of every label, and the means over what was retained and what was forgotten.
 
     Arrays are logits (n, K), labels (n, K), 1, 0 or nan, and forgotten, bool, (K,) for whole labels or (n, K) for
-    entries; all False gives the original's plain scores.
-
-    Returns:
-        Records {"label", "metric", "value"}: each score over all known entries of a label; where these are forgotten in
-        part, also of either part, as `forgotten_<score>` and `retained_<score>`; at last, as labels "retained" and
-        "forgotten", the means over labels of `MEAN_SCORES` on the entries of that kind. A score that lacks a class is
-        nan and left out of the means.
+    entries. Records {"label", "metric", "value"}: each score over all known entries of a label; where these are
+    forgotten in part, also of either part, as `forgotten_<score>` and `retained_<score>`; at last, as labels "retained"
+    and "forgotten", the means over labels of `MEAN_SCORES` on the entries of that kind. A score that lacks a class is
+    nan and left out of the means.
     """
-    mask = np.asarray(forgotten)
+    mask_shape = "K" if np.ndim(forgotten) == 1 else "n K"
     logits, labels, mask = checked(
-        logits=(logits, "n K"),
-        labels=(labels, "n K", "label"),
-        forgotten=(mask, "K" if mask.ndim == 1 else "n K", "bool"),
+        logits=(logits, "n K"), labels=(labels, "n K", "label"), forgotten=(forgotten, mask_shape, "bool")
     )
     names = _names(label_names, logits.shape[1], "labels")
     mask = np.broadcast_to(mask, logits.shape)
@@ -102,12 +101,12 @@ def label_scores(
     parts: dict[str, list[dict[str, float]]] = {"retained": [], "forgotten": []}
     known = ~np.isnan(labels)
     for k, name in enumerate(names):
-        records += _records(name, _defined_scores(logits[:, k], labels[:, k]))
+        records += _records(name, binary_scores(logits[:, k], labels[:, k]))
         split = {"forgotten": known[:, k] & mask[:, k], "retained": known[:, k] & ~mask[:, k]}
         is_partial = all(part.any() for part in split.values())
         for part_name, part in split.items():
             if part.any():
-                scores = _defined_scores(logits[part, k], labels[part, k])
+                scores = binary_scores(logits[part, k], labels[part, k])
                 parts[part_name].append(scores)
                 if is_partial:
                     records += _records(name, scores, f"{part_name}_")
@@ -124,9 +123,9 @@ def class_scores(
     """Scores of a single-label classifier: retained and forgotten images, and each class against the rest.
 
     A class is predicted where its logit exceeds every other; a tie for the first place predicts nothing. Arrays are
-    logits (n, C), labels (n,), integers in [0, C), and forgotten_mask, bool (n,). Records {"label", "metric", "value"}:
-    per class recall, false_positive_rate, balanced_accuracy and auc (of its `class_margins`), nan where images of the
-    class or of the rest are missing; "retained" and "forgotten": accuracy, if there are any.
+    logits (n, C), labels (n,), integers in [0, C), and forgotten_mask, bool (n,). Records as in `label_scores`: per
+    class recall, false_positive_rate, balanced_accuracy and auc (of its `class_margins`), nan where images of the class
+    or of the rest are missing; "retained" and "forgotten": accuracy, if there are any.
     """
     logits, labels = known_classes(logits, labels)
     mask, _ = checked(forgotten_mask=(forgotten_mask, "n", "bool"), classes=(labels, "n", "whole"))
@@ -136,15 +135,10 @@ def class_scores(
     margins = class_margins(logits)
     records: list[dict[str, str | float]] = []
     for c, name in enumerate(names):
-        positive, hit = labels == c, predicted == c
-        recall_c, false_c = (float(hit[part].mean()) if part.any() else _NAN for part in (positive, ~positive))
-        values = {
-            "recall": recall_c,
-            "false_positive_rate": false_c,
-            "balanced_accuracy": (recall_c + 1.0 - false_c) / 2.0,
-            "auc": auc(margins[:, c], positive) if positive.any() and not positive.all() else _NAN,
-        }
-        records += _records(name, values)
+        scores = binary_scores(np.where(predicted == c, 1.0, -1.0), labels == c)
+        scores["auc"] = binary_scores(margins[:, c], labels == c)["auc"]
+        wanted = ("recall", "false_positive_rate", "balanced_accuracy", "auc")
+        records += _records(name, {metric: scores[metric] for metric in wanted})
     for part_name, part in (("retained", ~mask), ("forgotten", mask)):
         if part.any():
             records += _records(part_name, {"accuracy": float(np.mean(predicted[part] == labels[part]))})
@@ -184,15 +178,6 @@ def _names(names: Sequence[str], count: int, what: str) -> tuple[str, ...]:
     if reserved := sorted({"retained", "forgotten"} & set(names)):
         raise ValueError(f"{reserved[0]!r} is reserved for the means over {what}: rename it")
     return names
-
-
-def _defined_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`binary_scores`, with nan for a score that lacks the class it needs."""
-    present = {value for value in (0, 1) if (labels == value).any()}
-    return {
-        name: score(logits, labels) if present and present.issuperset(NEEDS.get(name, ())) else _NAN
-        for name, score in SCORES.items()
-    }
 
 
 def _records(label: str, values: dict[str, float], prefix: str = "") -> list[dict[str, str | float]]:
