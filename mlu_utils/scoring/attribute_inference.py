@@ -6,7 +6,6 @@ threshold; `labels` (n,) 1, 0 or nan = unknown, dropped, both classes present. `
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from numpy.typing import ArrayLike
 from mlu_utils.naming import require_choice
 from mlu_utils.scoring import bootstrap as boot
 from mlu_utils.scoring.arrays import checked, known_entries, refuse_shared
-from mlu_utils.scoring.bootstrap import Draws
 from mlu_utils.scoring.probe import ATTACKERS, attack_logits
 
 
@@ -61,7 +59,7 @@ def retained_label_inputs(labels: ArrayLike, forgotten: int) -> np.ndarray:
     """The true labels (n, K) other than the forgotten column, as input (n, 2 (K - 1)) of an attack.
 
     For each +1, -1 or 0 = unknown, then 1 where it is known and 0 where not. What is read out of these is correlation,
-    which no unlearning can take from anyone who knows the retained labels.
+    which no unlearning can take away.
     """
     (labels,) = checked(labels=(labels, "n K", "label"))
     if not -labels.shape[1] <= forgotten < labels.shape[1]:
@@ -72,7 +70,7 @@ def retained_label_inputs(labels: ArrayLike, forgotten: int) -> np.ndarray:
 
 
 def attribute_leak(
-    scores: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: Unpack[Draws]
+    scores: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: float
 ) -> dict[str, float]:
     """What scores tell about a label, with bootstrap intervals; an inverted score leaks in full.
 
@@ -99,31 +97,20 @@ def attribute_leak(
 
 
 def excess_leak(
-    scores: ArrayLike,
-    reference_scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    is_two_sided: bool = True,
-    identity: ArrayLike | None = None,
-    seed: int,
-    **draws: Unpack[Draws],
+    scores: ArrayLike, reference: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None, **draws: float
 ) -> dict[str, float]:
     """How much more scores tell about a label than Retrain's on the same rows: AUC minus AUC, the interval paired.
 
-    excess_auc in [-.5, .5] (one-sided: [-1, 1]), `_low` and `_high`; 0 = as much as Retrain, below 0 = less. Two-sided,
-    each score is read in the direction in which its AUC on all rows is at least one half, so that an inverted head
-    counts as a leak: right for a model's own logit. A trained attacker has chosen its direction on other rows.
+    excess_auc in [-1, 1], `_low` and `_high`; 0 = as much as Retrain, below 0 = less. A trained attacker has chosen the
+    direction of its scores on other rows; a model's own logit, which an inverted head turns, may need a minus.
     """
-    *both, positive, identity = _known_rows(labels, identity, scores, reference_scores)
-    if is_two_sided:
-        one = np.ones((1, len(positive)))
-        both = [-s if boot.weighted_auc(s, one * positive, one * ~positive)[0] < 0.5 else s for s in both]
+    *both, positive, identity = _known_rows(labels, identity, scores, reference)
 
     def difference(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
-        own, reference = (boot.weighted_auc(s, positives, negatives) for s in both)
-        return (own - reference)[:, None]
+        own, mark = (boot.weighted_auc(s, positives, negatives) for s in both)
+        return own - mark
 
-    return boot.of_two_groups(("excess_auc",), difference, positive, identity=identity, seed=seed, **draws)
+    return boot.of_two_groups(("excess_auc",), difference, positive, identity=identity, **draws)
 
 
 def attack_table(
@@ -137,7 +124,7 @@ def attack_table(
     identity_fit: ArrayLike | None = None,
     identity_eval: ArrayLike | None = None,
     seed: int,
-    **draws: Unpack[Draws],
+    **draws: float,
 ) -> pd.DataFrame:
     """Attack every input of every model with every attacker, on the same rows and people.
 
@@ -149,9 +136,9 @@ def attack_table(
         identity_fit, identity_eval: both or neither; nobody may occur in both.
 
     Returns:
-        A row a model, input and attacker, with the columns of `attribute_leak` and of the one-sided `excess_leak`, nan
-        where the reference has no such input. `leak_auc` lets the labels under test choose the direction of a score,
-        which on few rows favours the attacker; the others do not.
+        A row a model, input and attacker, with the columns of `attribute_leak` and of `excess_leak`, nan where the
+        reference has no such input. `leak_auc` lets the labels under test choose the direction of a score, which on few
+        rows favours the attacker; the others do not.
     """
     if (identity_fit is None) != (identity_eval is None):
         raise ValueError("identity_fit and identity_eval belong together: give both or neither")
@@ -176,7 +163,7 @@ def attack_table(
         row |= attribute_leak(own, labels_eval, **options)
         row |= dict.fromkeys(("excess_auc", "excess_auc_low", "excess_auc_high"), np.nan)
         if (reference, name, attacker) in scores:
-            row |= excess_leak(own, scores[reference, name, attacker], labels_eval, is_two_sided=False, **options)
+            row |= excess_leak(own, scores[reference, name, attacker], labels_eval, **options)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -5,7 +5,6 @@ Every threshold is the caller's. Shapes as in `attribute_inference` and `members
 
 import math
 from collections.abc import Mapping
-from typing import Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from numpy.typing import ArrayLike
 from mlu_utils.naming import require_choice
 from mlu_utils.scoring.arrays import checked
 from mlu_utils.scoring.attribute_inference import attack_table, attribute_leak, split_by_identity
-from mlu_utils.scoring.bootstrap import Draws
 from mlu_utils.scoring.learning_curves import TARGET_SHARE, relearning_table
 from mlu_utils.scoring.membership import membership_leak, pooled
 
@@ -27,7 +25,7 @@ def verify_unlearning(
     reference_features: ArrayLike,
     labels: ArrayLike,
     *,
-    identity: ArrayLike | None = None,
+    identity: ArrayLike,
     member_scores: ArrayLike,
     shadow_scores: ArrayLike,
     max_attribute_auc: float,
@@ -35,7 +33,7 @@ def verify_unlearning(
     max_membership_auc: float,
     attacker: str = "linear",
     seed: int,
-    **draws: Unpack[Draws],
+    **draws: float,
 ) -> pd.DataFrame:
     """The secondary verification of WF and WP: attribute and membership inference on shadow data.
 
@@ -45,38 +43,33 @@ def verify_unlearning(
     Args:
         features, reference_features: (n, d) and (n, e) of the shadow images under the unlearned and the retrained
             model: logits, retained logits or features.
-        member_scores, shadow_scores: (m,) and (k,) membership scores, such as minus a loss, of images in the training
-            data and of the shadow images.
+        member_scores, shadow_scores: (m,) and (k,) membership scores of images in the training data and of the shadow
+            images.
         max_attribute_auc, max_membership_auc: largest max(AUC, 1 - AUC) at which label and members count as hidden.
-        max_excess_auc: largest AUC above the retrained model's.
+        max_excess_auc: largest AUC above the retrained model's; only it speaks about unlearning (see `linear_probe`).
 
     Returns:
-        A row a check: check, value, low and high (its interval), threshold, passed (by the value), is_certain (the
-        whole interval lies on that side of the threshold) and reason, a sentence.
+        A row a check: check, value, low, high, threshold, passed (by the value), is_certain (the whole interval lies on
+        that side of the threshold) and reason, a sentence.
 
     Source: Hossain et al. (2025), Algorithm 1, step 7: "verify with AIA and MIA on shadow data".
-    Differs: the paper gives neither attacker nor threshold. A label that correlates with retained ones can be read from
-    Retrain too, so that only the excess speaks about unlearning.
+    Differs: the paper gives neither attacker nor threshold.
     """
     limits = {"attribute": max_attribute_auc, "excess": max_excess_auc, "membership": max_membership_auc}
     for name, value in limits.items():
         least = 0 if name == "excess" else 0.5
         if not least <= value <= 1:
             raise ValueError(f"max_{name}_auc {value} must lie in [{least}, 1]: {least} is no information at all")
-    features, reference_features, labels, identity = checked(
+    features, mark, labels, identity = checked(
         features=(features, "n d"),
         reference_features=(reference_features, "n e"),
         labels=(labels, "n", "label"),
         identity=(identity, "n", "whole"),
     )
-    who = np.full(len(labels), -1) if identity is None else identity
-    halves = split_by_identity(who, labels=labels, seed=seed)
-    attacked = {"unlearned": features, "Retrain": reference_features}
-    inputs = {model: {"features": tuple(x[half] for half in halves)} for model, x in attacked.items()}
-    options = {"attackers": [attacker], "seed": seed, **draws}
-    if identity is not None:
-        options |= {"identity_fit": who[halves[0]], "identity_eval": who[halves[1]]}
-    attribute = attack_table(inputs, *(labels[half] for half in halves), **options).iloc[0]
+    fit, test = split_by_identity(identity, labels=labels, seed=seed)
+    inputs = {"unlearned": {"": (features[fit], features[test])}, "Retrain": {"": (mark[fit], mark[test])}}
+    options = {"identity_fit": identity[fit], "identity_eval": identity[test], "seed": seed, **draws}
+    attribute = attack_table(inputs, labels[fit], labels[test], attackers=[attacker], **options).iloc[0]
     membership = membership_leak(*pooled(member_scores, shadow_scores), seed=seed, **draws)
     rows = []
     for name, found, key, what in (
@@ -109,28 +102,24 @@ def audit_numbers(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     seconds: Mapping[str, float],
     seed: int,
-    original: str = "Original",
-    reference: str = "Retrain",
 ) -> dict[str, dict[str, float]]:
     """What `audit_table` takes: the five numbers of each model, of a request for one label.
 
     Args:
         logits, labels: model -> (N, K), of those to judge, and (N, K), 1, 0 or nan.
         forgotten: column of the forgotten label.
-        test_rows, attacked_rows: images on which the retained accuracy counts, and those on which the forgotten label
-            is read from its own logit.
+        test_rows, attacked_rows: images for the retained accuracy, and for reading the forgotten label from its logit.
         identity: int (N,), the person on each.
         feature_leaks, seconds: model -> largest max(AUC, 1 - AUC) of an attack on its features, and unlearning time.
-        curves: model -> (steps, balanced accuracies) of relearning, the original's among them; relearned is what comes
-            up to `TARGET_SHARE` of its score. Steps are infinite where a curve ends below this and the reference's does
-            not; where both do, the last step stands for both.
+        curves: model -> (steps, balanced accuracies) of relearning, "Original" and "Retrain" among them. Relearned is
+            what comes up to `TARGET_SHARE` of Original's score. Steps are infinite where a curve ends below this and
+            Retrain's does not; where both do, the last step stands for both.
     """
     labels = np.asarray(labels, dtype=np.float64)
     kept = np.delete(labels, forgotten, axis=1)[test_rows]
     known = ~np.isnan(kept)
-    steps = relearning_table(curves, target=TARGET_SHARE * curves[original][1][0], reference=reference)
-    steps = steps.set_index("method")
-    is_open = steps.is_censored & ~steps.is_censored[reference]
+    steps = relearning_table(curves, target=TARGET_SHARE * curves["Original"][1][0]).set_index("method")
+    is_open = steps.is_censored & ~steps.is_censored["Retrain"]
     leak_options = {"identity": np.asarray(identity)[attacked_rows], "seed": seed, "num_resamples": 20}
     numbers = {}
     for model, own in logits.items():
@@ -167,7 +156,7 @@ def audit_table(
         min_relearning_ratio, max_time_share: least relearning steps and most time, over the reference's.
 
     Returns:
-        One row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not
+        A row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not
         measured, which is not passed), num_passed, passed (all). Rank: more answers passed, then smaller leak from
         features, then higher retained accuracy, then less time; equal methods share a rank.
 
@@ -179,7 +168,7 @@ def audit_table(
     for method, values in numbers.items():
         if missing := [name for name in AUDIT_COLUMNS if name not in values]:
             raise ValueError(f"{method} lacks {', '.join(missing)}: give nan for what was not measured")
-    table = pd.DataFrame({method: {name: float(v[name]) for name in AUDIT_COLUMNS} for method, v in numbers.items()}).T
+    table = pd.DataFrame.from_dict(numbers, orient="index")[list(AUDIT_COLUMNS)].astype(float)
     base = table.loc[reference]
     if base.isna().any():
         raise ValueError(f"{reference} has no {base.index[base.isna()][0]}: every question is put relative to it")

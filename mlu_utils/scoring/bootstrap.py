@@ -2,10 +2,10 @@
 
 Shapes: n rows, B resamples. `values` (n,) real, `weights` (B, n) counts, how often a resample drew each row. `identity`
 int (n,), the person of each row, -1 = unknown and a person of its own: with it people are drawn with all their rows.
+Draws are a seed, num_resamples (1,000 unless told) and level (.95), the coverage of the intervals, in (0, 1).
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,13 +14,6 @@ from mlu_utils.scoring.arrays import checked
 
 LEVEL = 0.95
 _CHUNK_ENTRIES = 2_000_000  # weights held at once: 16 MB
-
-
-class Draws(TypedDict, total=False):
-    """What a score with intervals takes beside the seed of its draws; 1,000 and .95 unless told."""
-
-    num_resamples: int
-    level: float  # coverage of the intervals, in (0, 1)
 
 
 def bootstrap(
@@ -101,16 +94,16 @@ def spread(names: Sequence[str], values: ArrayLike, samples: np.ndarray, *, leve
 
 
 def of_two_groups(
-    names: Sequence[str], scores: Callable, is_positive: np.ndarray, *, level: float = LEVEL, **options
+    names: Sequence[str], scores: Callable, is_positive: np.ndarray, *, level: float = LEVEL, **options: object
 ) -> dict[str, float]:
     """`spread` of scores that tell two groups of rows, bool (n,), apart; the options are those of `bootstrap`.
 
-    The scores take the weights of the positive rows and of the others, (b, n) each, and return (b, k). With an "auc"
-    among the names comes leak_auc = max(auc, 1 - auc) and its folded interval: from .5 on, where the AUC's holds .5.
+    The scores take the weights of the positive rows and of the others, (b, n) each, and return (b,) or (b, k). With an
+    "auc" comes leak_auc = max(auc, 1 - auc) and its folded interval, which begins at .5 where the AUC's holds .5.
     """
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        return scores(weights * is_positive, weights * ~is_positive)
+        return scores(weights * is_positive, weights * ~is_positive).reshape(len(weights), len(names))
 
     samples = bootstrap(statistic, len(is_positive), **options)
     result = spread(names, statistic(np.ones((1, len(is_positive))))[0], samples, level=level)

@@ -3,21 +3,19 @@
 Shapes: n images, K labels; m results, each of one retained label under one model.
 """
 
-from typing import Unpack
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
 from mlu_utils.scoring.arrays import checked
-from mlu_utils.scoring.bootstrap import LEVEL, Draws, bootstrap, in_order, interval, spread
+from mlu_utils.scoring.bootstrap import LEVEL, bootstrap, in_order, interval, spread
 
 
 def phi_coefficients(labels: ArrayLike, forgotten: int) -> np.ndarray:
     """Phi coefficient of every label with the forgotten one: Pearson's correlation of two columns of 0 and 1.
 
-    phi = (n_11 n_00 - n_10 n_01) / sqrt(n_1. n_0. n_.1 n_.0), over the images in which both labels of the table (n, K),
-    1, 0 or nan, are known; (K,) in [-1, 1], nan where one of the two is constant. Source: Yule (1912).
+    (K,) in [-1, 1], over the images in which both labels of the table (n, K), 1, 0 or nan, are known; nan where one of
+    the two is constant. Source: Yule (1912).
 
     >>> phi_coefficients([[1, 0], [1, 0], [0, 1], [0, 1]], 0)
     array([ 1., -1.])
@@ -37,7 +35,7 @@ def phi_coefficients(labels: ArrayLike, forgotten: int) -> np.ndarray:
 def mean_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[float, float, float]:
     """Mean of a few independent runs (m,) with its interval from Student's t: mean -+ t_(m-1) s / sqrt(m).
 
-    The interval is right when the runs' spread is normal; of a single run low and high are nan. Source: Student (1908).
+    It is right for a normal spread; of a single run low and high are nan. Source: Student (1908).
     """
     (values,) = checked(values=(values, "m"))
     mean = float(values.mean())
@@ -48,7 +46,7 @@ def mean_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[float, fl
 
 
 def change_along_phi(
-    phi: ArrayLike, change: ArrayLike, *, label: ArrayLike, model: ArrayLike, seed: int, **draws: Unpack[Draws]
+    phi: ArrayLike, change: ArrayLike, *, label: ArrayLike, model: ArrayLike, seed: int, **draws: float
 ) -> dict[str, float | np.ndarray]:
     """Slope of a retained label's change in |phi|, from each label against itself at other strengths.
 

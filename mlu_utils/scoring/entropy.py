@@ -4,7 +4,7 @@ Shapes: n images, K labels, C classes. `logits` (n, K) or (n, C), finite; entrop
 """
 
 from collections.abc import Mapping
-from typing import Unpack
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,9 @@ from scipy.stats import ks_2samp
 
 from mlu_utils.naming import require_choice
 from mlu_utils.scoring.arrays import checked, known_classes
-from mlu_utils.scoring.bootstrap import Draws, in_order, of_two_groups, weighted_auc
+from mlu_utils.scoring.bootstrap import in_order, of_two_groups, weighted_auc
 from mlu_utils.scoring.membership import label_confidence
 from mlu_utils.scoring.utility import class_margins
-
-SMALLEST_ENTROPY = 1e-12  # below this the logarithm shows rounding, not the model
 
 
 def label_entropy(logits: ArrayLike) -> np.ndarray:
@@ -40,18 +38,15 @@ def class_entropy(logits: ArrayLike) -> np.ndarray:
 
 
 def log_entropy(entropy: ArrayLike) -> np.ndarray:
-    """Natural logarithm of entropies, those below 1e-12 raised to it first; the axis of the paper's Figure 2."""
+    """Natural logarithm of entropies, those below 1e-12, which are rounding, raised to it; the axis of Figure 2."""
     (entropy,) = checked(entropies=(entropy, "n"))
-    if entropy.min() < -SMALLEST_ENTROPY:
+    if entropy.min() < -1e-12:
         raise ValueError(f"entropy {entropy.min():g} found: expected values of at least 0")
-    return np.log(np.maximum(entropy, SMALLEST_ENTROPY))
+    return np.log(np.maximum(entropy, 1e-12))
 
 
 def modified_label_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Modified entropy of each binary label of each image, (n, K): -2 (1 - p_y) log p_y; nan where unknown.
-
-    Source: Song and Mittal (2021), Systematic Evaluation of Privacy Risks of Machine Learning Models, section 3.2.
-    """
+    """Modified entropy of each binary label of each image, (n, K): -2 (1 - p_y) log p_y; nan where unknown."""
     confidence = label_confidence(logits, labels)
     with np.errstate(invalid="ignore"):  # unknown labels
         return 2 * expit(-confidence) * np.logaddexp(0, -confidence)
@@ -60,8 +55,8 @@ def modified_label_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
 def modified_class_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Modified entropy of each image, (n,): -(1 - p_y) log p_y - sum over i != y of p_i log(1 - p_i).
 
-    Source: Song and Mittal (2021). A widely copied implementation writes into all rows' columns of all labels that
-    occur, and takes log p_i where the formula has log(1 - p_i).
+    Source: Song and Mittal (2021), Systematic Evaluation of Privacy Risks of Machine Learning Models, section 3.2. A
+    widely copied implementation fills the columns of all labels for all rows, and has log p_i for log(1 - p_i).
     """
     logits, labels = known_classes(logits, labels)
     margins = class_margins(logits)  # log p = -log(1 + exp -m), log(1 - p) = -log(1 + exp m)
@@ -71,9 +66,7 @@ def modified_class_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     return terms.sum(axis=1)
 
 
-def streisand(
-    entropy: ArrayLike, reference_entropy: ArrayLike, *, seed: int, **draws: Unpack[Draws]
-) -> dict[str, float]:
+def streisand(entropy: ArrayLike, reference_entropy: ArrayLike, *, seed: int, **draws: float) -> dict[str, float]:
     """How far two groups of entropies differ, in either direction: too sure gives data away as much as too unsure.
 
     The first (n,) are of the data that may stand out, such as the forgotten ones under the unlearned model, the others
@@ -86,16 +79,13 @@ def streisand(
     pooled = np.concatenate(groups)
     pooled, is_first = in_order(pooled, np.arange(pooled.size) < groups[0].size)
 
-    def auc(first: np.ndarray, others: np.ndarray) -> np.ndarray:
-        return weighted_auc(pooled, first, others)[:, None]
-
     gap = float(np.sort(groups[0]).mean() - np.sort(groups[1]).mean())
     found = {"mean_entropy_gap": gap, "ks": float(test.statistic), "ks_p_value": float(test.pvalue)}
-    return found | of_two_groups(("auc",), auc, is_first, seed=seed, **draws)
+    return found | of_two_groups(("auc",), partial(weighted_auc, pooled), is_first, seed=seed, **draws)
 
 
 def streisand_table(
-    entropies: Mapping[str, Mapping[str, ArrayLike]], *, reference: str | None = "Retrain", seed: int, **draws
+    entropies: Mapping[str, Mapping[str, ArrayLike]], *, reference: str | None = "Retrain", seed: int, **draws: float
 ) -> pd.DataFrame:
     """One row of numbers for each panel (model and group) of the entropy figure.
 

@@ -41,11 +41,9 @@ def anamnesis_index(
     """Steps to relearn over the retrained model's steps, and how to read the ratio.
 
     It is "exact", "at least" (the unlearned model's curve is censored), "at most" (the reference's is) or "unknown"
-    (both are, or both need 0 steps; the ratio is then nan). 1 = as slow as a model that never saw the label; below 1 =
-    residual knowledge; far above 1 = forced forgetting that may itself be noticed.
-
-    Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning, equation 6.
-    Differs: theirs takes a censored number of steps for the number of steps.
+    (both are, or both need 0 steps; the ratio is then nan). Below 1 = residual knowledge; far above 1 = forced
+    forgetting that may itself be noticed. Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine
+    Unlearning, equation 6. Differs: theirs takes a censored number of steps for the number of steps.
     """
     if steps < 0 or reference_steps < 0:
         raise ValueError(f"steps {steps} and {reference_steps}: expected at least 0")

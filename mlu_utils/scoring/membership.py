@@ -6,7 +6,7 @@ outputs. Confidences phi are (n,) or (n, K), those of shadows (S, n) or (S, n, K
 and draws are those of `bootstrap`. What breaks this is refused with a ValueError.
 """
 
-from typing import Unpack
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +17,6 @@ from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from mlu_utils.naming import require_choice
 from mlu_utils.scoring import bootstrap as boot
 from mlu_utils.scoring.arrays import checked, known_classes
-from mlu_utils.scoring.bootstrap import Draws
 from mlu_utils.scoring.utility import class_margins
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
@@ -27,8 +26,7 @@ MEMBERSHIP_METRICS = ("auc", "best_balanced_accuracy", *(f"tpr_at_fpr_{rate:g}" 
 def label_confidence(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Logit-scaled confidence of each binary label, (n, K): phi = log p_y - log(1 - p_y) = (2 y - 1) z, exactly.
 
-    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, section IV-C.
-    Differs: a phi for each label, where theirs is one for each image.
+    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, IV-C, where images have one.
     """
     logits, labels = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"))
     return (2 * labels - 1) * logits
@@ -49,23 +47,20 @@ def confidence_loss(phi: ArrayLike) -> np.ndarray:
 
 
 def membership_leak(
-    scores: ArrayLike, is_member: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: Unpack[Draws]
+    scores: ArrayLike, is_member: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: float
 ) -> dict[str, float]:
     """How well scores tell members, bool (n,), from others, with bootstrap intervals; after Carlini et al. (2022).
 
-    auc: below .5 = over-unlearned: the "members" look stranger than the others; best_balanced_accuracy: max over
+    auc: below .5 = over-unlearned, the "members" look stranger than the others; best_balanced_accuracy: max over
     thresholds of (TPR + 1 - FPR) / 2, chosen on these very rows (see `null_on_halves`); tpr_at_fpr_0.01 and _0.001:
     largest TPR whose FPR is at most that; leak_auc = max(auc, 1 - auc); each with `_low` and `_high`; num_members,
-    num_nonmembers. With minus the loss it is the loss threshold of Yeom et al. (2018), at all thresholds.
+    num_nonmembers. Minus the loss as scores makes it the loss threshold of Yeom et al. (2018).
 
     >>> membership_leak([3.0, 2.0, 1.0, 0.0], [True, True, False, False], seed=0)["auc"]
     1.0
     """
     scores, is_member, identity = _labelled(scores, is_member, identity)
-
-    def metrics(members: np.ndarray, others: np.ndarray) -> np.ndarray:
-        return _membership_metrics(scores, members, others)
-
+    metrics = partial(_membership_metrics, scores)
     result = boot.of_two_groups(MEMBERSHIP_METRICS, metrics, is_member, identity=identity, seed=seed, **draws)
     return result | {"num_members": int(is_member.sum()), "num_nonmembers": int((~is_member).sum())}
 
@@ -81,8 +76,8 @@ def null_on_halves(
 ) -> dict[str, float]:
     """What `membership_leak` gives where there is nothing to find: random halves of two or more unseen images.
 
-    Each of `MEMBERSHIP_METRICS`: mean over the splits, and 95 % of them between `_low` and `_high`. The null of
-    best_balanced_accuracy and of the rates is another one for sets of other sizes.
+    `MEMBERSHIP_METRICS`: mean over the splits, 95 % of them between `_low` and `_high`. For sets of other sizes the
+    null of all but the AUC is another one.
     """
     scores, identity = boot.in_order(*checked(scores=(scores, "n"), identity=(identity, "n", "whole")))
     unit = boot.units(identity, len(scores))
@@ -95,11 +90,10 @@ def null_on_halves(
 def logistic_loss_attack(losses: ArrayLike, is_member: ArrayLike, *, seed: int = 0) -> dict[str, float]:
     """Accuracy of a logistic regression that tells forgotten images (members) from unseen ones by their loss.
 
-    It is the mean over 10 stratified splits with 10 % to test; forgetting_score = |accuracy - .5|; num_members and
-    num_nonmembers that were used, at least ten of each. One threshold misses much: read `membership_leak` beside it.
-
-    Source: MUFAC / MUCAC protocol (Choi and Na, 2023), after the starting kit of the NeurIPS 2023 challenge.
-    Differs: the larger set is truncated at random to the size of the smaller; the protocol truncates the members only.
+    The mean over 10 stratified splits, 10 % to test; forgetting_score = |accuracy - .5|; num_members, num_nonmembers:
+    used, at least ten of each. One threshold misses much: read `membership_leak` beside it. Source: MUFAC / MUCAC
+    protocol (Choi and Na, 2023), after the starting kit of the NeurIPS 2023 challenge. Differs: the larger set is
+    truncated at random to the size of the smaller; the protocol truncates the members only.
     """
     losses, is_member, _ = _labelled(losses, is_member)
     rng = np.random.default_rng(seed)
@@ -135,8 +129,8 @@ def lira(
 
     Source: Carlini et al. (2022), Algorithm 1; medians as means as in its code.
     Differs: several labels make a diagonal Gaussian; offline adds up -log P over labels (Fisher's method). The global
-    variance is that among an image's shadows, in and out apart; the authors' code pools all members. Of U-LiRA no code
-    of the authors is known; Ruli uses kernel densities.
+    variance is that among an image's shadows, in and out apart; the authors' code pools all members. For U-LiRA, Ruli
+    has kernel densities; no code of its authors is known.
     """
     require_choice("variant", variant, ("online", "offline"))
     outside = np.logical_not(shadow_is_member) if never_trained is None else never_trained
@@ -163,8 +157,8 @@ def lira(
 def lira_leave_pair_out(shadow_phi: ArrayLike, shadow_is_member: ArrayLike, **options: object) -> np.ndarray:
     """Attack each shadow with all others but the one that learned the other half: scores (S, n); options of `lira`.
 
-    Of shadows that were unlearned, this is U-LiRA. Shadows 2k and 2k + 1 are complementary (`attacks.stacked`). Were
-    only the attacked shadow left out, its own side would have one shadow fewer and noise an AUC of .48 with 16 shadows.
+    Shadows 2k and 2k + 1 are complementary (`attacks.stacked`). Were only the attacked shadow left out, its own side
+    would have one shadow fewer and noise an AUC of .48 with 16 shadows.
     """
     phi, is_member = np.asarray(shadow_phi, dtype=np.float64), complementary_pairs(shadow_is_member)
     if len(is_member) < 4:
@@ -197,11 +191,9 @@ def shuffled_pairs(is_member: ArrayLike, *, seed: int) -> np.ndarray:
 def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
     """Membership scores of people, (U,) or (S, U), from those of their images, (n,) or (S, n): the mean.
 
-    `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. For equally many images the mean
-    log-likelihood ratio ranks people as that of the whole set does; a sum would rank by their number.
-
-    Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models.
-    Differs: ratios of `lira`, between models with and without the person; theirs divide by one reference model.
+    `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. A sum would rank people by the
+    number of their images. Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models. Differs:
+    ratios of `lira`, between models with and without the person; theirs divide by one reference model.
     """
     scores = np.asarray(scores, dtype=np.float64)
     _, unit = checked(scores=(np.atleast_2d(scores), "S n"), units=(unit, "n", "whole"))
@@ -211,13 +203,13 @@ def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
 
 
 def attack_shadows(
-    shadow_phi: ArrayLike, is_member: ArrayLike, unit: ArrayLike, *, seed: int, **draws: Unpack[Draws]
+    shadow_phi: ArrayLike, is_member: ArrayLike, unit: ArrayLike, *, seed: int, **draws: float
 ) -> list[dict]:
     """A strong and a weak attack on shadows: how well each tells the units that a shadow learned from the others.
 
-    A unit is an image or a person: `unit` int (n,) gives that of each image, 0 .. U - 1, and `is_member` bool (S, U)
-    says which a shadow learned, in complementary pairs. Intervals draw units. Records have attacker and all of
-    `membership_leak`: "U-LiRA" (`lira_leave_pair_out`, one variance) and "loss threshold" (minus the mean loss).
+    A unit is an image or a person, `unit` as in `unit_scores`; `is_member` bool (S, U) says which a shadow learned, in
+    complementary pairs. Intervals draw units. Records have attacker and all of `membership_leak`: "U-LiRA"
+    (`lira_leave_pair_out`, one variance) and "loss threshold" (minus the mean loss).
     """
     is_member = complementary_pairs(is_member)
     records = []
@@ -233,8 +225,7 @@ def null_on_shuffles(
 ) -> list[dict]:
     """What `attack_shadows` gives where there is nothing to find: coins decide who learned what (`shuffled_pairs`).
 
-    Records have attacker and what `null_on_halves` has, over the shuffles. With few units these lie far apart: one of
-    them alone says little.
+    Records have attacker and what `null_on_halves` has, over the shuffles.
     """
     samples: dict[str, list[np.ndarray]] = {}
     for seed_of_one in np.random.SeedSequence(seed).generate_state(num_shuffles):
@@ -259,9 +250,9 @@ def rmia(
 
     With p = exp(-loss) and p_out(x) its mean over the references that did not learn from x, ratio(x) = p(x) / (((1 + a)
     p_out(x) + (1 - a)) / 2); score = share of z with ratio(x) / ratio(z) > gamma >= 1. Losses are (n,), (S, n), (m,)
-    and (S, m), at least 0, the mean over several labels: losses, not probabilities. The population are images that no
-    model learned from. Choose the offset a in [0, 1] with `rmia_offset`, never on the images under attack. Source:
-    Zarifzadeh, Liu and Shokri (2024), Low-Cost High-Power Membership Inference Attacks.
+    and (S, m), at least 0, the mean over labels. The population are images that no model learned from. Choose the
+    offset a in [0, 1] with `rmia_offset`, never on the images under attack. Source: Zarifzadeh, Liu and Shokri (2024),
+    Low-Cost High-Power Membership Inference Attacks.
     """
     if not 0 <= offset <= 1 or gamma < 1:
         raise ValueError(f"offset {offset} and gamma {gamma}: expected an offset in [0, 1] and gamma at least 1")
@@ -347,24 +338,19 @@ def _known(phi: np.ndarray) -> np.ndarray:
     return known
 
 
-def _gaussian(
-    shadow_phi: np.ndarray, mask: np.ndarray, state: str, is_global_variance: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _gaussian(phi: np.ndarray, mask: np.ndarray, state: str, is_global_variance: bool) -> tuple[np.ndarray, ...]:
     """Median and standard deviation, both (n, K), over the shadows in the mask (S, n)."""
-    counts = mask.sum(axis=0)
-    needed = 1 if is_global_variance else 2
+    counts, needed = mask.sum(axis=0), 1 if is_global_variance else 2
     if counts.min() < needed or counts.max() < 2:
-        raise ValueError(
-            f"image {int(np.argmin(counts))} has {counts.min()} shadow models with {state}: at least {needed} are "
-            "needed and two for some image; train more, leave the image out, or use is_global_variance"
-        )
+        which = f"image {int(np.argmin(counts))} has {counts.min()} shadow models with {state}: at least {needed}"
+        raise ValueError(f"{which} and two for some image; train more, leave it out, or use is_global_variance")
     chosen = mask[:, :, None]
     # nan sorts to the end: the middle of the others is at known places, much faster than np.nanmedian.
-    ordered = np.sort(np.where(chosen, shadow_phi, np.nan), axis=0)
+    ordered = np.sort(np.where(chosen, phi, np.nan), axis=0)
     images = np.arange(len(counts))
     center = (ordered[(counts - 1) // 2, images] + ordered[counts // 2, images]) / 2
-    mean = np.where(chosen, shadow_phi, 0.0).sum(axis=0) / counts[:, None]
-    squares = np.where(chosen, (shadow_phi - mean) ** 2, 0.0).sum(axis=0)
+    mean = np.where(chosen, phi, 0.0).sum(axis=0) / counts[:, None]
+    squares = np.where(chosen, (phi - mean) ** 2, 0.0).sum(axis=0)
     variance = squares / counts[:, None]
     if is_global_variance:
         # Over degrees of freedom: a variance of few values is too small by (count - 1) / count.

@@ -46,8 +46,8 @@ def balanced_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
 def auc(logits: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve: P(logit of a positive > logit of a negative), ties counting one half.
 
-    Below .5 the ranking is inverted and leaks just as much. Source: Hanley and McNeil (1982), from mid-ranks;
-    `sklearn.metrics.roc_auc_score` takes logits that differ by a rounding error for equal.
+    Source: Hanley and McNeil (1982), from mid-ranks; `sklearn.metrics.roc_auc_score` takes logits that differ by a
+    rounding error for equal.
 
     >>> auc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
     0.875
@@ -157,9 +157,9 @@ def reassign_removed_class(
 ) -> np.ndarray:
     """The labels (n,) of ordered classes, every image of the removed class moved to the nearest class that is left.
 
-    `positions` (C,) say where each class lies on its axis, such as the middle of an age group in years, and `values`
-    (n,) where each image lies, by default at its class. Of two classes equally near the lower one. Source: Hossain et
-    al. (2025), section 7.1 (Table 3), "distance-based heuristic" over age groups, without a formula.
+    `positions` (C,) say where each class lies, such as the middle of an age group in years, and `values` (n,) where
+    each image lies, by default at its class. Of two classes equally near the lower one. Source: Hossain et al. (2025),
+    section 7.1 (Table 3), "distance-based heuristic" over age groups, without a formula.
     """
     labels, positions, values = checked(labels=(labels, "n", "whole"), positions=(positions, "C"), values=(values, "n"))
     classes = np.arange(len(positions))
