@@ -125,7 +125,7 @@ def lira(
     image. A global variance is one a label and not an image and label, better below some 64 shadows.
 
     U-LiRA (Hayes et al., 2024): the members, bool (S, n), were unlearned again, with the method and values of the
-    attacked model. Name those that never trained on an image, bool (S, n), where others still remember it.
+    attacked model; `never_trained`, bool (S, n), are all others unless told: some may still remember the image.
 
     Source: Carlini et al. (2022), Algorithm 1; medians as means as in its code.
     Differs: several labels make a diagonal Gaussian; offline adds up -log P over labels (Fisher's method). The global

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlu_utils.naming import require_choice
 from mlu_utils.scoring.arrays import checked
-from mlu_utils.scoring.utility import accuracy, auc, balanced_accuracy
+from mlu_utils.scoring.utility import MEAN_SCORES, SCORES
 
 NUM_FOLDS = 3
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C, on standardised features
@@ -40,8 +40,7 @@ def linear_probe(
     """
     features_eval, labels_eval = _known_rows(features_eval, labels_eval, "eval", 1)
     logits = attack_logits(features_fit, labels_fit, features_eval, seed=seed)
-    scores = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "auc": auc}
-    return {f"probe_{name}": score(logits, labels_eval) for name, score in scores.items()}
+    return {f"probe_{name}": SCORES[name](logits, labels_eval) for name in MEAN_SCORES}
 
 
 def attack_logits(

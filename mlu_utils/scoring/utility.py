@@ -65,10 +65,8 @@ def flip_safe_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
     return max(value, 1.0 - value)
 
 
-SCORES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    score.__name__: score
-    for score in (accuracy, balanced_accuracy, recall, false_positive_rate, auc, flip_safe_accuracy)
-}
+_SCORES = (accuracy, balanced_accuracy, recall, false_positive_rate, auc, flip_safe_accuracy)
+SCORES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {score.__name__: score for score in _SCORES}
 
 
 def binary_scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -80,9 +78,7 @@ def binary_scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     }
 
 
-def label_scores(
-    logits: ArrayLike, labels: ArrayLike, label_names: Sequence[str], forgotten: ArrayLike
-) -> list[dict[str, str | float]]:
+def label_scores(logits: ArrayLike, labels: ArrayLike, label_names: Sequence[str], forgotten: ArrayLike) -> list[dict]:
     """Every score of every label, and the means over what was retained and what was forgotten.
 
     Arrays are logits (n, K), labels (n, K), 1, 0 or nan, and forgotten, bool, (K,) for whole labels or (n, K) for
@@ -91,15 +87,12 @@ def label_scores(
     and "forgotten", the means over labels of `MEAN_SCORES` on the entries of that kind. A score that lacks a class is
     nan and left out of the means.
     """
-    mask_shape = "K" if np.ndim(forgotten) == 1 else "n K"
-    logits, labels, mask = checked(
-        logits=(logits, "n K"), labels=(labels, "n K", "label"), forgotten=(forgotten, mask_shape, "bool")
-    )
+    request = forgotten, "K" if np.ndim(forgotten) == 1 else "n K", "bool"
+    logits, labels, mask = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"), forgotten=request)
     names = _names(label_names, logits.shape[1], "labels")
     mask = np.broadcast_to(mask, logits.shape)
-    records: list[dict[str, str | float]] = []
+    known, records = ~np.isnan(labels), []
     parts: dict[str, list[dict[str, float]]] = {"retained": [], "forgotten": []}
-    known = ~np.isnan(labels)
     for k, name in enumerate(names):
         records += _records(name, binary_scores(logits[:, k], labels[:, k]))
         split = {"forgotten": known[:, k] & mask[:, k], "retained": known[:, k] & ~mask[:, k]}
@@ -119,7 +112,7 @@ def label_scores(
 
 def class_scores(
     logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str], forgotten_mask: ArrayLike
-) -> list[dict[str, str | float]]:
+) -> list[dict]:
     """Scores of a single-label classifier: retained and forgotten images, and each class against the rest.
 
     A class is predicted where its logit exceeds every other; a tie for the first place predicts nothing. Arrays are
@@ -132,8 +125,7 @@ def class_scores(
     names = _names(class_names, logits.shape[1], "classes")
     is_tie = (logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1
     predicted = np.where(is_tie, -1, logits.argmax(axis=1))
-    margins = class_margins(logits)
-    records: list[dict[str, str | float]] = []
+    margins, records = class_margins(logits), []
     for c, name in enumerate(names):
         scores = binary_scores(np.where(predicted == c, 1.0, -1.0), labels == c)
         scores["auc"] = binary_scores(margins[:, c], labels == c)["auc"]
@@ -180,5 +172,5 @@ def _names(names: Sequence[str], count: int, what: str) -> tuple[str, ...]:
     return names
 
 
-def _records(label: str, values: dict[str, float], prefix: str = "") -> list[dict[str, str | float]]:
+def _records(label: str, values: dict[str, float], prefix: str = "") -> list[dict]:
     return [{"label": label, "metric": f"{prefix}{name}", "value": value} for name, value in values.items()]
