@@ -26,6 +26,7 @@ from mlu_utils.models import build_model
 from mlu_utils.naming import require_choice
 from mlu_utils.results.scores import NOT_UNLEARNED, SCORE_COLUMNS, method_display, read_scores
 from mlu_utils.scoring import audit, membership
+from mlu_utils.scoring.arrays import refuse_shared
 from mlu_utils.scoring.probe import linear_probe
 from mlu_utils.scoring.utility import class_scores, label_scores, reassign_removed_class
 from mlu_utils.studies import Study
@@ -435,7 +436,7 @@ def probabilities(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndar
 
 def verify(
     study: Study, model: nn.Module, retrained: nn.Module, *, used_splits: Iterable[str] = ("train",), **options
-) -> audit.Verification:
+) -> pd.DataFrame:
     """Return the paper's secondary verification of a model that was asked to forget a label, on shadow data.
 
     Shadow data are the images of `SHADOW_SPLITS` with a known retained label. The attribute attacker reads the
@@ -459,7 +460,8 @@ def verify(
         rows_with_entries(table, torch.cat([table.rows(s) for s in splits]), study.mask)
         for splits in (used_splits, SHADOW_SPLITS, ("train",))
     )
-    audit.refuse_used_rows(shadow.numpy(), used.numpy())
+    remedy = "verify on a split that nothing else saw"
+    refuse_shared("shadow rows were used for learning or unlearning", shadow.numpy(), used.numpy(), remedy)
     rows = torch.cat([members, shadow])
     logits, features = predict(model, table, rows, precision=study.number_format)
     features, labels = features[len(members) :], table.labels[rows].numpy()

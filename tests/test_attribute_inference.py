@@ -5,12 +5,12 @@ import pytest
 from scipy.stats import norm
 from sklearn import metrics
 
+from mlu_utils.scoring.arrays import refuse_shared
 from mlu_utils.scoring.attribute_inference import (
     attack_table,
     attribute_leak,
     excess_leak,
     permuted_labels,
-    refuse_shared_people,
     retained_label_inputs,
     split_by_identity,
 )
@@ -79,28 +79,26 @@ def test_attackers_refuse_what_they_cannot_use():
 # Splits and controls
 
 
-@pytest.mark.parametrize("fit_share", [0.3, 0.5])
-def test_split_keeps_people_apart_and_deals_out_a_rare_label(fit_share):
+def test_split_keeps_people_apart_and_deals_out_a_rare_label():
     identity = np.repeat(np.arange(40), 5)
     labels = np.isin(identity, [1, 5, 8, 30]).astype(float)
     labels[::7] = NAN
-    fit, test = split_by_identity(identity, labels=labels, fit_share=fit_share, seed=2)
-    refuse_shared_people(identity[fit], identity[test])
+    fit, test = split_by_identity(identity, labels=labels, seed=2)
+    assert not np.intersect1d(identity[fit], identity[test]).size
     assert sorted([*fit, *test]) == list(range(200))
-    assert len(np.unique(identity[fit])) == round(40 * fit_share)
+    assert len(np.unique(identity[fit])) == 20
     assert (labels[fit] == 1).any() and (labels[test] == 1).any()
-    again = split_by_identity(identity, labels=labels, fit_share=fit_share, seed=2)
+    again = split_by_identity(identity, labels=labels, seed=2)
     np.testing.assert_array_equal(fit, again[0])
 
 
 def test_split_and_sharing_refuse_bad_input():
-    with pytest.raises(ValueError, match="2 people occur among the rows to fit and to test, the first \\[3, 4\\]"):
-        refuse_shared_people(np.array([3, 4, -1]), np.array([-1, 4, 3, 5]))
-    refuse_shared_people(np.array([-1, 1]), np.array([-1, 2]))  # nobody knows whether two unknown people are one
+    with pytest.raises(ValueError, match=r"2 people are in both, the first \[3, 4\]: split them"):
+        refuse_shared("people are in both", np.array([3, 4, -1]), np.array([-1, 4, 3, 5]), "split them")
+    # Nobody knows whether two unknown people are one.
+    refuse_shared("people are in both", np.array([-1, 1]), np.array([-1, 2]), "split them")
     with pytest.raises(ValueError, match="1 people cannot be split"):
         split_by_identity(np.array([1, 1, 1]), seed=0)
-    with pytest.raises(ValueError, match="fit_share must lie in"):
-        split_by_identity(np.arange(4), fit_share=1.0, seed=0)
 
 
 def test_permuted_labels_keep_what_they_must():
@@ -165,9 +163,9 @@ def test_an_inverted_head_leaks_in_full():
     got = attribute_leak(inverted, labels, seed=0)
     assert got["auc"] == got["accuracy"] == 0.0
     assert got["leak_auc"] == got["leak_auc_low"] == got["leak_auc_high"] == 1.0
-    excess = excess_leak(inverted, np.zeros(200), labels, seed=0)
-    assert excess["excess_auc"] == excess["excess_auc_low"] == 0.5
-    assert excess_leak(inverted, np.zeros(200), labels, is_two_sided=False, seed=0)["excess_auc"] == -0.5
+    for scores, expected in ((-inverted, 0.5), (inverted, -0.5)):
+        excess = excess_leak(scores, np.zeros(200), labels, seed=0)
+        assert excess["excess_auc"] == excess["excess_auc_low"] == expected
 
 
 def test_people_make_wider_intervals_than_their_images():

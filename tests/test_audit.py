@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlu_utils.scoring.audit import AUDIT_COLUMNS, AUDIT_QUESTIONS, audit_table, refuse_used_rows, verify_unlearning
+from mlu_utils.scoring.audit import AUDIT_COLUMNS, AUDIT_QUESTIONS, audit_table, verify_unlearning
 
 NAN = float("nan")
 THRESHOLDS = {"max_attribute_auc": 0.7, "max_excess_auc": 0.05, "max_membership_auc": 0.6}
@@ -34,8 +34,8 @@ def test_nothing_to_find_passes_with_reasons():
     _, arrays = shadow_case()
     kept = {name: a.copy() for name, a in arrays.items()}
     got = verify(arrays)
-    assert got.passed and list(got.checks.check) == ["attribute_auc", "excess_auc", "membership_auc"]
-    assert len(got.reasons) == 3 and all("is within" in reason for reason in got.reasons)
+    assert got.passed.all() and list(got.check) == ["attribute_auc", "excess_auc", "membership_auc"]
+    assert len(got) == 3 and all("is within" in reason for reason in got.reason)
     for name, a in arrays.items():
         np.testing.assert_array_equal(a, kept[name])
 
@@ -44,20 +44,20 @@ def test_each_leak_fails_its_own_check():
     rng, arrays = shadow_case()
     leak = 3 * arrays["labels"][:, None] * [1, 0, 0, 0]
     planted = verify(arrays, features=arrays["features"] + leak)
-    assert not planted.passed and planted.checks.passed.tolist() == [False, False, True]
-    assert planted.checks.is_certain.iloc[:2].all() and "is above 0.7" in planted.reasons[0]
+    assert planted.passed.tolist() == [False, False, True]
+    assert planted.is_certain.iloc[:2].all() and "is above 0.7" in planted.reason[0]
     # As readable from Retrain: correlation, not failed unlearning; the first check alone says that it is readable.
     both = verify(arrays, features=arrays["features"] + leak, reference_features=arrays["reference_features"] + leak)
-    assert both.checks.passed.tolist() == [False, True, True]
+    assert both.passed.tolist() == [False, True, True]
     for shift in (2.0, -2.0):  # members that stand out in either direction
         members = verify(arrays, member_scores=rng.normal(size=200) + shift)
-        assert members.checks.passed.tolist() == [True, True, False]
+        assert members.passed.tolist() == [True, True, False]
 
 
 def test_an_interval_across_the_threshold_is_called_uncertain():
     _, arrays = shadow_case(1)
-    value = verify(arrays).checks.set_index("check").loc["attribute_auc"]
-    close = verify(arrays, max_attribute_auc=float(value.value) + 0.001).checks.iloc[0]
+    value = verify(arrays).set_index("check").loc["attribute_auc"]
+    close = verify(arrays, max_attribute_auc=float(value.value) + 0.001).iloc[0]
     assert close.passed and not close.is_certain and "more shadow data could change this" in close.reason
 
 
@@ -69,8 +69,6 @@ def test_verification_refuses_bad_input():
         verify(arrays, labels=arrays["labels"][1:])
     with pytest.raises(ValueError, match="features are nan"):
         verify(arrays, features=arrays["features"] * NAN)
-    with pytest.raises(ValueError, match=r"2 shadow rows were used for learning or unlearning, the first \[3, 9\]"):
-        refuse_used_rows([9, 3, 4], [1, 3, 9])
 
 
 LIMITS = {

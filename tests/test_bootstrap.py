@@ -8,9 +8,9 @@ from sklearn import metrics
 
 from mlu_utils.scoring.bootstrap import (
     bootstrap,
+    in_order,
     interval,
-    people,
-    sorted_rows,
+    units,
     weighted_auc,
     weighted_roc,
 )
@@ -46,9 +46,9 @@ def test_people_are_drawn_whole_and_unknown_ones_alone():
     assert weights.shape == (200, 6)
     assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 2] == weights[:, 5]).all()
     assert (weights[:, 3] != weights[:, 4]).any()
-    units = weights[:, [0, 2, 3, 4]]
-    assert (units.sum(axis=1) == 4).all()  # four people drawn, however many images they have
-    np.testing.assert_allclose(units.mean(axis=0), 1, atol=0.25)  # sd of a mean: sqrt(.75 / 200) = .06
+    drawn = weights[:, [0, 2, 3, 4]]
+    assert (drawn.sum(axis=1) == 4).all()  # four people drawn, however many images they have
+    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.25)  # sd of a mean: sqrt(.75 / 200) = .06
 
 
 def test_bootstrap_standard_error_is_that_of_a_mean():
@@ -84,18 +84,18 @@ def test_sorted_rows_do_not_depend_on_the_order_they_came_in():
     rng = np.random.default_rng(3)
     a, b = rng.integers(0, 3, 50), rng.integers(0, 3, 50)
     order = rng.permutation(50)
-    np.testing.assert_array_equal(a[sorted_rows(a, b)], a[order][sorted_rows(a[order], b[order])])
-    np.testing.assert_array_equal(b[sorted_rows(a, b)], b[order][sorted_rows(a[order], b[order])])
-    assert (np.diff(a[sorted_rows(a, None, b)]) >= 0).all()
+    np.testing.assert_array_equal(in_order(a, b), in_order(a[order], b[order]))
+    first, missing, _ = in_order(a, None, b)
+    assert (np.diff(first) >= 0).all() and missing is None
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="at least 1, got 0 and 5"):
         bootstrap(lambda w: w, 0, seed=0, num_resamples=5)
     with pytest.raises(ValueError, match=r"identity \(2,\): expected \(3,\)"):
-        people(np.array([1, 2]), 3)
+        units(np.array([1, 2]), 3)
     with pytest.raises(ValueError, match="dtype float64"):
-        people(np.array([1.0, 2.0]), 2)
+        units(np.array([1.0, 2.0]), 2)
     with pytest.raises(ValueError, match="level must lie in"):
         interval([1.0], level=95)
     with pytest.raises(ValueError, match="defined on 1 of 3 resamples only"):

@@ -9,9 +9,7 @@ from scipy.stats import entropy
 
 from mlu_utils.scoring.distances import (
     activation_distance,
-    class_agreement,
     class_js,
-    class_zrf,
     klom,
     label_agreement,
     label_js,
@@ -23,11 +21,9 @@ PAIRS = {
     "label_js": label_js,
     "class_js": class_js,
     "label_zrf": label_zrf,
-    "class_zrf": class_zrf,
     "activation_distance, labels": lambda a, b: activation_distance(a, b, is_multi_label=True),
     "activation_distance, classes": lambda a, b: activation_distance(a, b, is_multi_label=False),
     "label_agreement": label_agreement,
-    "class_agreement": class_agreement,
 }
 
 
@@ -44,7 +40,6 @@ def test_js_agrees_with_scipy(seed, scale):
     np.testing.assert_allclose(label_js(a, b), js(p, q, 2).mean(axis=0), atol=1e-9)
     expected = js(softmax(a, axis=1), softmax(b, axis=1), 1).mean()
     assert class_js(a, b) == pytest.approx(expected, abs=1e-9)
-    assert class_zrf(a, b) == pytest.approx(1 - expected, abs=1e-9)
     np.testing.assert_allclose(label_zrf(a, b), 1 - label_js(a, b))
     assert 0 <= class_js(a, b) <= np.log(2) + 1e-12 and class_js(a, b) == pytest.approx(class_js(b, a))
 
@@ -66,7 +61,6 @@ def test_activation_distance_and_agreement_by_loops():
         assert activation_distance(a, b, is_multi_label=is_multi_label) == pytest.approx(expected)
     expected = [np.mean([(x > 0) == (y > 0) for x, y in zip(a[:, k], b[:, k], strict=True)]) for k in range(4)]
     np.testing.assert_allclose(label_agreement(a, b), expected)
-    assert class_agreement(a, b) == np.mean([max(x) == x[np.argmax(y)] for x, y in zip(a, b, strict=True)])
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -22,7 +22,6 @@ from mlu_utils.scoring.membership import (
     lira,
     lira_leave_pair_out,
     logistic_loss_attack,
-    loss_threshold_attack,
     membership_leak,
     null_on_halves,
     null_on_shuffles,
@@ -30,7 +29,6 @@ from mlu_utils.scoring.membership import (
     rmia,
     rmia_offset,
     shuffled_pairs,
-    u_lira,
     unit_scores,
 )
 
@@ -145,7 +143,6 @@ def test_reading_ignores_order_refuses_nan_and_leaves_inputs_alone():
         lambda s: membership_leak(s, is_member, seed=0),
         lambda s: null_on_halves(s, seed=0),
         lambda s: logistic_loss_attack(s, is_member),
-        lambda s: loss_threshold_attack(s, is_member, threshold=0.0),
     ):
         with pytest.raises(ValueError, match="1 of 80 scores are nan"):
             attack(bad)
@@ -158,11 +155,6 @@ def test_reading_ignores_order_refuses_nan_and_leaves_inputs_alone():
 
 
 # Attacks without shadows
-
-
-def test_loss_threshold_by_hand():
-    got = loss_threshold_attack([0.1, 0.6, 0.2, 0.9, 0.8], np.array([1, 1, 0, 0, 0]) == 1, threshold=0.5)
-    assert got == pytest.approx({"accuracy": 0.6, "balanced_accuracy": (0.5 + 1 - 1 / 3) / 2, "tpr": 0.5, "fpr": 1 / 3})
 
 
 def test_logistic_attack_is_the_one_threshold_of_a_fit_and_truncates_the_larger_side():
@@ -247,7 +239,7 @@ def test_u_lira_is_a_likelihood_ratio_between_its_two_states():
     _, phi, shadows, is_member = shadow_case(num_shadows=18)
     third = np.arange(18) < 6
     unlearned, never = is_member & ~third[:, None], ~is_member
-    got = u_lira(phi, shadows, unlearned, never)
+    got = lira(phi, shadows, unlearned, never_trained=never)
     for i in (0, 7):
         expected = sum(
             norm(np.median(a), np.std(a)).logpdf(phi[i, k]) - norm(np.median(b), np.std(b)).logpdf(phi[i, k])
@@ -256,8 +248,8 @@ def test_u_lira_is_a_likelihood_ratio_between_its_two_states():
             for a, b in [(shadows[unlearned[:, i], i, k], shadows[never[:, i], i, k])]
         )
         assert got[i] == pytest.approx(expected)
-    with pytest.raises(ValueError, match="both unlearned and never trained"):
-        u_lira(phi, shadows, unlearned, ~never | never)
+    with pytest.raises(ValueError, match="both learned and never trained"):
+        lira(phi, shadows, unlearned, never_trained=~never | never)
 
 
 def test_lira_refuses_bad_shadows():

@@ -34,7 +34,7 @@ from mlu_utils.scoring.utility import (
 
 NAN = float("nan")
 NUM_SCORES = 6  # the sweeps below must not go quiet when the registry shrinks
-NUM_CONTRACT_CASES = 43
+NUM_CONTRACT_CASES = 40
 NUM_MODULES = 12
 
 
@@ -202,12 +202,10 @@ def contract_cases():
         "distances.label_js": case(di.label_js, "logits other"),
         "distances.class_js": case(di.class_js, "logits other"),
         "distances.label_zrf": case(di.label_zrf, "logits other"),
-        "distances.class_zrf": case(di.class_zrf, "logits other"),
         "distances.activation_distance": case(
             lambda logits, other: di.activation_distance(logits, other, is_multi_label=True), "logits other"
         ),
         "distances.label_agreement": case(di.label_agreement, "logits other"),
-        "distances.class_agreement": case(di.class_agreement, "logits other"),
         "distances.klom": case(di.klom, "margins margins2", output_axis=0),
         "membership.label_confidence": case(me.label_confidence, "logits table", output_axis=0),
         "membership.class_confidence": case(me.class_confidence, "logits classes", output_axis=0),
@@ -217,13 +215,10 @@ def contract_cases():
             "x is_member identity",
         ),
         "membership.null_on_halves": case(lambda x: me.null_on_halves(x, seed=0, num_splits=60), "x"),
-        "membership.loss_threshold_attack": case(
-            lambda losses, is_member: me.loss_threshold_attack(losses, is_member, threshold=0.5), "losses is_member"
-        ),
         "membership.logistic_loss_attack": case(me.logistic_loss_attack, "losses is_member"),
         "membership.lira": case(me.lira, "logits shadows member", output_axis=0),
-        "membership.u_lira": case(
-            lambda logits, shadows, member: me.u_lira(logits, shadows, member, ~member),
+        "membership.lira, of U-LiRA": case(
+            lambda logits, shadows, member: me.lira(logits, shadows, member, never_trained=~member),
             "logits shadows member",
             output_axis=0,
         ),
@@ -267,7 +262,6 @@ EXEMPT = {
 }
 EXEMPT_FUNCTIONS = {
     "attribute_inference.split_by_identity",  # returns rows
-    "attribute_inference.refuse_shared_people",  # returns nothing
     "attribute_inference.permuted_labels",  # random by row
     "correlation.phi_coefficients",  # of labels, in which nan means unknown
     "membership.pooled",  # builds the input of a score

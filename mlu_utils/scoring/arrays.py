@@ -3,17 +3,14 @@
 Shapes are letters; within a call one letter is one number: n images, K labels, C classes, d features, S models.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlu_utils.naming import choices
-
 _DTYPES = {"bool": ("b", "a boolean mask"), "whole": ("iu", "integers")}
+_DIVERGED = "infinite: if a model has diverged, score its last good state"
 _VALUES = {
-    "real": (np.isfinite, "nan or infinite: if a model has diverged, score its last good state"),
-    "partial": (lambda a: ~np.isinf(a), "infinite: if a model has diverged, score its last good state"),
+    "real": (np.isfinite, f"nan or {_DIVERGED}"),
+    "partial": (lambda a: ~np.isinf(a), _DIVERGED),
     "label": (lambda a: np.isnan(a) | (a == 0) | (a == 1), "neither 1, 0 nor nan (unknown)"),
 }
 # Which classes a score needs; the others are defined as soon as one label is known.
@@ -32,16 +29,16 @@ def checked(**arrays: tuple) -> list[np.ndarray | None]:
     """
     found, sizes, fits = {}, {}, True
     for name, (values, shape, *kind) in arrays.items():
-        if values is not None:
-            kind = kind[0] if kind else "real"
-            a = np.asarray(values, dtype=None if kind in _DTYPES else np.float64)
-            if kind in _DTYPES and a.size and a.dtype.kind not in _DTYPES[kind][0]:
-                raise ValueError(f"{name} has dtype {a.dtype}: expected {_DTYPES[kind][1]}")
-            axes = shape.split()
-            fits = fits and a.ndim == len(axes) and a.size > 0
-            for axis, size in zip(axes, a.shape, strict=False):
-                fits &= size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
-            found[name] = a, f"({', '.join(axes)}{',' * (len(axes) == 1)})", kind
+        if values is None:
+            continue
+        kind, axes = kind[0] if kind else "real", shape.split()
+        a = np.asarray(values, dtype=None if kind in _DTYPES else np.float64)
+        if kind in _DTYPES and a.size and a.dtype.kind not in _DTYPES[kind][0]:
+            raise ValueError(f"{name} has dtype {a.dtype}: expected {_DTYPES[kind][1]}")
+        fits = fits and a.ndim == len(axes) and a.size > 0
+        for axis, size in zip(axes, a.shape, strict=False):
+            fits &= size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
+        found[name] = a, f"({', '.join(axes)}{',' * (len(axes) == 1)})", kind
     if not fits:
         shapes = " and ".join(f"{name} {a.shape}" for name, (a, _, _) in found.items())
         raise ValueError(f"{shapes}: expected {' and '.join(shape for _, shape, _ in found.values())}, none empty")
@@ -51,12 +48,6 @@ def checked(**arrays: tuple) -> list[np.ndarray | None]:
             what = f"{_VALUES[kind][1]}; the first is {a[where]:g} at index {where}"
             raise ValueError(f"{bad.sum()} of {a.size} {name} are {what}")
     return [found[name][0] if name in found else None for name in arrays]
-
-
-def check_name(what: str, name: str, known: Iterable[str]) -> None:
-    """Refuse a name that is not known; the message lists those that are."""
-    if name not in (known := list(known)):
-        raise ValueError(f"unknown {what} {name!r}: {choices(name, known)}")
 
 
 def known_entries(logits: ArrayLike, labels: ArrayLike, score: str) -> tuple[np.ndarray, np.ndarray]:
@@ -87,3 +78,11 @@ def model_sets(phi: ArrayLike, reference_phi: ArrayLike) -> tuple[np.ndarray, np
     if min(len(phi), len(reference_phi)) < 2:
         raise ValueError(f"{len(phi)} and {len(reference_phi)} models: expected at least two models of a kind")
     return phi, reference_phi
+
+
+def refuse_shared(what: str, given: ArrayLike, others: ArrayLike, remedy: str) -> None:
+    """Refuse, with a ValueError, numbers of at least 0 (rows, people) that occur in both arrays."""
+    shared = np.intersect1d(given, others)
+    shared = shared[shared >= 0]
+    if shared.size:
+        raise ValueError(f"{shared.size} {what}, the first {shared[:5].tolist()}: {remedy}")

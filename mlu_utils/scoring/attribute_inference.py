@@ -6,78 +6,60 @@ threshold; `labels` (n,) 1, 0 or nan = unknown, dropped, both classes present. `
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from mlu_utils.naming import require_choice
 from mlu_utils.scoring import bootstrap as boot
-from mlu_utils.scoring.arrays import check_name, checked, known_entries
-from mlu_utils.scoring.bootstrap import Draws
+from mlu_utils.scoring.arrays import checked, known_entries, refuse_shared
 from mlu_utils.scoring.probe import ATTACKERS, attack_logits
 
 
 def split_by_identity(
-    identity: ArrayLike, *, labels: ArrayLike | None = None, fit_share: float = 0.5, seed: int
+    identity: ArrayLike, *, labels: ArrayLike | None = None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit an attacker on and rows to test it on, without a person in common; both ascending.
+    """Rows to fit an attacker on and rows to test it on, ascending: those of half of the people each.
 
-    `fit_share` of the people, in (0, 1), go to the first. With labels (n,), people with a 1 and people without are
-    dealt apart, so that both parts get a rare label. Unknown people (-1) are dealt image by image.
+    With labels (n,), people with a 1 and people without are dealt apart, so that both parts get a rare label. Unknown
+    people (-1) are dealt image by image.
     """
-    if not 0 < fit_share < 1:
-        raise ValueError(f"fit_share must lie in (0, 1), got {fit_share}")
-    index = boot.units(identity, len(np.asarray(identity)))
-    has_label = np.zeros(index.max() + 1, dtype=bool)
+    unit = boot.units(identity, len(np.asarray(identity)))
+    has_label = np.zeros(unit.max() + 1, dtype=bool)
     if labels is not None:
-        has_label[index[np.asarray(labels, dtype=np.float64) == 1]] = True
+        has_label[unit[np.asarray(labels, dtype=np.float64) == 1]] = True
     rng = np.random.default_rng(seed)
     is_fit = np.zeros_like(has_label)
     for group in (np.flatnonzero(has_label), np.flatnonzero(~has_label)):
-        is_fit[rng.permutation(group)[: round(fit_share * len(group))]] = True
+        is_fit[rng.permutation(group)[: round(len(group) / 2)]] = True
     if is_fit.all() or not is_fit.any():
-        raise ValueError(f"{len(is_fit)} people cannot be split with fit_share {fit_share}: one part would be empty")
-    return np.flatnonzero(is_fit[index]), np.flatnonzero(~is_fit[index])
-
-
-def refuse_shared_people(identity_fit: ArrayLike, identity_eval: ArrayLike) -> None:
-    """Refuse, with a ValueError, rows to fit and rows to test that have a known person in common."""
-    shared = np.intersect1d(identity_fit, identity_eval)
-    shared = shared[shared >= 0]
-    if shared.size:
-        raise ValueError(
-            f"{shared.size} people occur among the rows to fit and to test, the first {shared[:5].tolist()}: "
-            "the attacker would recognise faces; split the rows with split_by_identity"
-        )
+        raise ValueError(f"{len(is_fit)} people cannot be split: one part would be empty")
+    return np.flatnonzero(is_fit[unit]), np.flatnonzero(~is_fit[unit])
 
 
 def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int) -> np.ndarray:
     """Labels (n,) that say nothing about their row: the control that shows what an attacker finds by chance.
 
-    Unknown ones stay. With identities, people swap their labels and not images, so that a label that is constant within
-    a person stays so. Permute the rows to fit and to test, with different seeds: against true labels a chance direction
-    along the label reads as an AUC far from one half. Source: control tasks (Hewitt and Liang, 2019).
+    Unknown ones stay. With identities people swap their labels, and one that is constant within a person stays so.
+    Permute the rows to fit and to test, with different seeds: against true labels a chance direction along the label
+    reads as an AUC far from one half. Source: control tasks (Hewitt and Liang, 2019).
     """
-    labels = np.array(labels, dtype=np.float64)
+    labels = np.asarray(labels, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(labels))
-    rng = np.random.default_rng(seed)
-    if identity is None:
-        labels[known] = labels[rng.permutation(known)]
-        return labels
-    person = boot.people(identity, len(labels))[known]
-    rows = [known[person == name] for name in np.unique(person)]
-    result = labels.copy()
-    for mine, partner in zip(rows, rng.permutation(len(rows)), strict=True):
-        result[mine] = np.resize(labels[rows[partner]], len(mine))
-    return result
+    unit = boot.units(identity, len(labels))[known]
+    rows = [known[unit == own] for own in np.unique(unit)]
+    permuted = labels.copy()
+    for mine, partner in zip(rows, np.random.default_rng(seed).permutation(len(rows)), strict=True):
+        permuted[mine] = np.resize(labels[rows[partner]], len(mine))
+    return permuted
 
 
 def retained_label_inputs(labels: ArrayLike, forgotten: int) -> np.ndarray:
     """The true labels (n, K) other than the forgotten column, as input (n, 2 (K - 1)) of an attack.
 
     For each +1, -1 or 0 = unknown, then 1 where it is known and 0 where not. What is read out of these is correlation,
-    which no unlearning can take from anyone who knows the retained labels.
+    which no unlearning can take away.
     """
     (labels,) = checked(labels=(labels, "n K", "label"))
     if not -labels.shape[1] <= forgotten < labels.shape[1]:
@@ -88,62 +70,47 @@ def retained_label_inputs(labels: ArrayLike, forgotten: int) -> np.ndarray:
 
 
 def attribute_leak(
-    scores: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: Unpack[Draws]
+    scores: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: float
 ) -> dict[str, float]:
     """What scores tell about a label, with bootstrap intervals; an inverted score leaks in full.
 
     accuracy, balanced_accuracy, auc and leak_auc = max(auc, 1 - auc), each with `_low` and `_high`; num_images and
-    num_people. The interval of leak_auc is the AUC's, folded at one half.
+    num_people.
 
     >>> attribute_leak([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], [1, 1, 1, 0, 0, 0], seed=0)["leak_auc"]
     1.0
     """
     scores, positive, identity = _known_rows(labels, identity, scores)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        positives, negatives = weights * positive, weights * ~positive
+    def metrics(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             recall = positives @ (scores > 0) / positives.sum(axis=1)
             specificity = negatives @ ~(scores > 0) / negatives.sum(axis=1)
+        weights = positives + negatives
         accuracy = weights @ ((scores > 0) == positive) / weights.sum(axis=1)
         auc = boot.weighted_auc(scores, positives, negatives)
         return np.stack([accuracy, (recall + specificity) / 2, auc], axis=1)
 
-    n = len(positive)
     names = ("accuracy", "balanced_accuracy", "auc")
-    result = boot.with_intervals(names, statistic, n, identity=identity, seed=seed, **draws)
-    return result | boot.folded_auc(result) | {"num_images": n, "num_people": int(boot.units(identity, n).max()) + 1}
+    result = boot.of_two_groups(names, metrics, positive, identity=identity, seed=seed, **draws)
+    return result | {"num_images": len(scores), "num_people": int(boot.units(identity, len(scores)).max()) + 1}
 
 
 def excess_leak(
-    scores: ArrayLike,
-    reference_scores: ArrayLike,
-    labels: ArrayLike,
-    *,
-    is_two_sided: bool = True,
-    identity: ArrayLike | None = None,
-    seed: int,
-    **draws: Unpack[Draws],
+    scores: ArrayLike, reference: ArrayLike, labels: ArrayLike, *, identity: ArrayLike | None = None, **draws: float
 ) -> dict[str, float]:
     """How much more scores tell about a label than Retrain's on the same rows: AUC minus AUC, the interval paired.
 
-    excess_auc in [-.5, .5] (one-sided: [-1, 1]), `_low` and `_high`; 0 = as much as Retrain, below 0 = less. Two-sided,
-    each score is read in the direction in which its AUC on all rows is at least one half, so that an inverted head
-    counts as a leak: right for a model's own logit. A trained attacker has chosen its direction on other rows.
+    excess_auc in [-1, 1], `_low` and `_high`; 0 = as much as Retrain, below 0 = less. A trained attacker has chosen the
+    direction of its scores on other rows; a model's own logit, which an inverted head turns, may need a minus.
     """
-    *both, positive, identity = _known_rows(labels, identity, scores, reference_scores)
+    *both, positive, identity = _known_rows(labels, identity, scores, reference)
 
-    def aucs(weights: np.ndarray) -> list[np.ndarray]:
-        return [boot.weighted_auc(s, weights * positive, weights * ~positive) for s in both]
+    def difference(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+        own, mark = (boot.weighted_auc(s, positives, negatives) for s in both)
+        return own - mark
 
-    is_inverted = [is_two_sided and auc[0] < 0.5 for auc in aucs(np.ones((1, len(positive))))]
-    both = [-s if inverted else s for s, inverted in zip(both, is_inverted, strict=True)]
-
-    def difference(weights: np.ndarray) -> np.ndarray:
-        own, reference = aucs(weights)
-        return (own - reference)[:, None]
-
-    return boot.with_intervals(("excess_auc",), difference, len(positive), identity=identity, seed=seed, **draws)
+    return boot.of_two_groups(("excess_auc",), difference, positive, identity=identity, **draws)
 
 
 def attack_table(
@@ -157,7 +124,7 @@ def attack_table(
     identity_fit: ArrayLike | None = None,
     identity_eval: ArrayLike | None = None,
     seed: int,
-    **draws: Unpack[Draws],
+    **draws: float,
 ) -> pd.DataFrame:
     """Attack every input of every model with every attacker, on the same rows and people.
 
@@ -169,16 +136,17 @@ def attack_table(
         identity_fit, identity_eval: both or neither; nobody may occur in both.
 
     Returns:
-        A row a model, input and attacker, with the columns of `attribute_leak` and of the one-sided `excess_leak`, nan
-        where the reference has no such input. `leak_auc` lets the labels under test choose the direction of a score,
-        which on few rows favours the attacker; the others do not.
+        A row a model, input and attacker, with the columns of `attribute_leak` and of `excess_leak`, nan where the
+        reference has no such input. `leak_auc` lets the labels under test choose the direction of a score, which on few
+        rows favours the attacker; the others do not.
     """
     if (identity_fit is None) != (identity_eval is None):
         raise ValueError("identity_fit and identity_eval belong together: give both or neither")
     if identity_fit is not None:
-        refuse_shared_people(identity_fit, identity_eval)
+        remedy = "the attacker would recognise faces; split the rows with split_by_identity"
+        refuse_shared("people occur among the rows to fit and to test", identity_fit, identity_eval, remedy)
     if reference is not None:
-        check_name("reference", reference, models)
+        require_choice("reference", reference, models)
     if is_permuted:
         labels_fit = permuted_labels(labels_fit, identity=identity_fit, seed=seed)
         labels_eval = permuted_labels(labels_eval, identity=identity_eval, seed=seed + 1)
@@ -193,12 +161,11 @@ def attack_table(
     for (model, name, attacker), own in scores.items():
         row = {"model": model, "input": name, "attacker": attacker, "is_permuted": is_permuted}
         row |= attribute_leak(own, labels_eval, **options)
+        row |= dict.fromkeys(("excess_auc", "excess_auc_low", "excess_auc_high"), np.nan)
         if (reference, name, attacker) in scores:
-            row |= excess_leak(own, scores[reference, name, attacker], labels_eval, is_two_sided=False, **options)
+            row |= excess_leak(own, scores[reference, name, attacker], labels_eval, **options)
         rows.append(row)
-    columns = ["excess_auc", "excess_auc_low", "excess_auc_high"]
-    table = pd.DataFrame(rows)
-    return table.reindex(columns=[*table.columns.drop(columns, errors="ignore"), *columns])
+    return pd.DataFrame(rows)
 
 
 def _known_rows(labels: ArrayLike, identity: ArrayLike | None, *scores: ArrayLike) -> list[np.ndarray | None]:

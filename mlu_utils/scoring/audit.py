@@ -5,48 +5,19 @@ Every threshold is the caller's. Shapes as in `attribute_inference` and `members
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlu_utils.scoring.arrays import check_name, checked
-from mlu_utils.scoring.attribute_inference import attribute_leak, excess_leak, split_by_identity
-from mlu_utils.scoring.bootstrap import Draws
+from mlu_utils.naming import require_choice
+from mlu_utils.scoring.arrays import checked
+from mlu_utils.scoring.attribute_inference import attack_table, attribute_leak, split_by_identity
 from mlu_utils.scoring.learning_curves import TARGET_SHARE, relearning_table
 from mlu_utils.scoring.membership import membership_leak, pooled
-from mlu_utils.scoring.probe import attack_logits
 
 AUDIT_COLUMNS = ("retained_accuracy", "output_leak_auc", "feature_leak_auc", "relearning_steps", "unlearning_time_s")
 AUDIT_QUESTIONS = ("keeps_utility", "is_silent_in_output", "is_gone_from_features", "is_slow_to_relearn", "is_quick")
-
-
-@dataclass(frozen=True)
-class Verification:
-    """Whether every check passed by its value, and one row a check with value, interval, threshold and reason.
-
-    `is_certain` says whether the whole interval lies on the same side of the threshold.
-    """
-
-    passed: bool
-    checks: pd.DataFrame
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """One sentence a check."""
-        return tuple(self.checks.reason)
-
-
-def refuse_used_rows(shadow_rows: ArrayLike, used_rows: ArrayLike) -> None:
-    """Refuse, with a ValueError, shadow rows that took part in learning or unlearning."""
-    shared = np.intersect1d(shadow_rows, used_rows)
-    if shared.size:
-        raise ValueError(
-            f"{shared.size} shadow rows were used for learning or unlearning, the first {shared[:5].tolist()}: "
-            "verify on a split that nothing else saw"
-        )
 
 
 def verify_unlearning(
@@ -54,7 +25,7 @@ def verify_unlearning(
     reference_features: ArrayLike,
     labels: ArrayLike,
     *,
-    identity: ArrayLike | None = None,
+    identity: ArrayLike,
     member_scores: ArrayLike,
     shadow_scores: ArrayLike,
     max_attribute_auc: float,
@@ -62,8 +33,8 @@ def verify_unlearning(
     max_membership_auc: float,
     attacker: str = "linear",
     seed: int,
-    **draws: Unpack[Draws],
-) -> Verification:
+    **draws: float,
+) -> pd.DataFrame:
     """The secondary verification of WF and WP: attribute and membership inference on shadow data.
 
     An attacker (`probe.ATTACKERS`) learns the forgotten label (n,) on half of the shadow people and is tested on the
@@ -72,47 +43,51 @@ def verify_unlearning(
     Args:
         features, reference_features: (n, d) and (n, e) of the shadow images under the unlearned and the retrained
             model: logits, retained logits or features.
-        member_scores, shadow_scores: (m,) and (k,) membership scores, such as minus a loss, of images in the training
-            data and of the shadow images.
+        member_scores, shadow_scores: (m,) and (k,) membership scores of images in the training data and of the shadow
+            images.
         max_attribute_auc, max_membership_auc: largest max(AUC, 1 - AUC) at which label and members count as hidden.
-        max_excess_auc: largest AUC above the retrained model's.
+        max_excess_auc: largest AUC above the retrained model's; only it speaks about unlearning (see `linear_probe`).
+
+    Returns:
+        A row a check: check, value, low, high, threshold, passed (by the value), is_certain (the whole interval lies on
+        that side of the threshold) and reason, a sentence.
 
     Source: Hossain et al. (2025), Algorithm 1, step 7: "verify with AIA and MIA on shadow data".
-    Differs: the paper gives neither attacker nor threshold. A label that correlates with retained ones can be read from
-    Retrain too, so that only the excess speaks about unlearning.
+    Differs: the paper gives neither attacker nor threshold.
     """
-    limits = {
-        "attribute": (max_attribute_auc, 0.5),
-        "excess": (max_excess_auc, 0),
-        "membership": (max_membership_auc, 0.5),
-    }
-    for name, (value, low) in limits.items():
-        if not low <= value <= 1:
-            raise ValueError(f"max_{name}_auc {value} must lie in [{low}, 1]: {low} is no information at all")
-    features, reference_features, labels, identity = checked(
+    limits = {"attribute": max_attribute_auc, "excess": max_excess_auc, "membership": max_membership_auc}
+    for name, value in limits.items():
+        least = 0 if name == "excess" else 0.5
+        if not least <= value <= 1:
+            raise ValueError(f"max_{name}_auc {value} must lie in [{least}, 1]: {least} is no information at all")
+    features, mark, labels, identity = checked(
         features=(features, "n d"),
         reference_features=(reference_features, "n e"),
         labels=(labels, "n", "label"),
         identity=(identity, "n", "whole"),
     )
-    who = np.full(len(labels), -1) if identity is None else identity
-    fit, test = split_by_identity(who, labels=labels, seed=seed)
-    scores = [
-        attack_logits(x[fit], labels[fit], x[test], attacker=attacker, seed=seed)
-        for x in (features, reference_features)
-    ]
-    by_person = {"identity": None if identity is None else who[test], "seed": seed, **draws}
-    leak = attribute_leak(scores[0], labels[test], **by_person)
-    excess = excess_leak(*scores, labels[test], is_two_sided=False, **by_person)
+    fit, test = split_by_identity(identity, labels=labels, seed=seed)
+    inputs = {"unlearned": {"": (features[fit], features[test])}, "Retrain": {"": (mark[fit], mark[test])}}
+    options = {"identity_fit": identity[fit], "identity_eval": identity[test], "seed": seed, **draws}
+    attribute = attack_table(inputs, labels[fit], labels[test], attackers=[attacker], **options).iloc[0]
     membership = membership_leak(*pooled(member_scores, shadow_scores), seed=seed, **draws)
-    table = pd.DataFrame(
-        [
-            _check("attribute_auc", leak, "leak_auc", max_attribute_auc, "the forgotten label is read"),
-            _check("excess_auc", excess, "excess_auc", max_excess_auc, "the label is read beyond Retrain"),
-            _check("membership_auc", membership, "leak_auc", max_membership_auc, "members are told from others"),
-        ]
-    )
-    return Verification(bool(table.passed.all()), table)
+    rows = []
+    for name, found, key, what in (
+        ("attribute", attribute, "leak_auc", "the forgotten label is read"),
+        ("excess", attribute, "excess_auc", "the label is read beyond Retrain"),
+        ("membership", membership, "leak_auc", "members are told from others"),
+    ):
+        value, low, high, limit = found[key], found[f"{key}_low"], found[f"{key}_high"], limits[name]
+        passed = value <= limit
+        is_certain = high <= limit if passed else low > limit
+        reason = (
+            f"{name}_auc {value:.3f} [{low:.3f}, {high:.3f}] is {'within' if passed else 'above'} {limit:g}: {what} "
+            f"{'no better than allowed' if passed else 'too well'}"
+            f"{'' if is_certain else '; the interval crosses the threshold, so more shadow data could change this'}"
+        )
+        rows.append((f"{name}_auc", value, low, high, limit, passed, is_certain, reason))
+    columns = ["check", "value", "low", "high", "threshold", "passed", "is_certain", "reason"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def audit_numbers(
@@ -127,33 +102,24 @@ def audit_numbers(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
     seconds: Mapping[str, float],
     seed: int,
-    original: str = "Original",
-    reference: str = "Retrain",
 ) -> dict[str, dict[str, float]]:
     """What `audit_table` takes: the five numbers of each model, of a request for one label.
 
     Args:
-        logits: model -> (N, K), of those to judge.
-        labels: (N, K), 1, 0 or nan.
+        logits, labels: model -> (N, K), of those to judge, and (N, K), 1, 0 or nan.
         forgotten: column of the forgotten label.
-        test_rows: images on which the retained accuracy counts.
-        attacked_rows: images on which the forgotten label is read from its own logit.
+        test_rows, attacked_rows: images for the retained accuracy, and for reading the forgotten label from its logit.
         identity: int (N,), the person on each.
-        feature_leaks: model -> largest max(AUC, 1 - AUC) of an attack on its features.
-        curves: model -> (steps, balanced accuracies) of relearning, the original's among them; relearned is what comes
-            up to `TARGET_SHARE` of its score.
-        seconds: model -> unlearning time.
-
-    Returns:
-        model -> name -> number. Relearning steps are infinite where the curve ends below the target and the
-        reference's does not; where both do, the last step stands for both.
+        feature_leaks, seconds: model -> largest max(AUC, 1 - AUC) of an attack on its features, and unlearning time.
+        curves: model -> (steps, balanced accuracies) of relearning, "Original" and "Retrain" among them. Relearned is
+            what comes up to `TARGET_SHARE` of Original's score. Steps are infinite where a curve ends below this and
+            Retrain's does not; where both do, the last step stands for both.
     """
     labels = np.asarray(labels, dtype=np.float64)
     kept = np.delete(labels, forgotten, axis=1)[test_rows]
     known = ~np.isnan(kept)
-    steps = relearning_table(curves, target=TARGET_SHARE * curves[original][1][0], reference=reference)
-    steps = steps.set_index("method")
-    is_open = steps.is_censored & ~steps.is_censored[reference]
+    steps = relearning_table(curves, target=TARGET_SHARE * curves["Original"][1][0]).set_index("method")
+    is_open = steps.is_censored & ~steps.is_censored["Retrain"]
     leak_options = {"identity": np.asarray(identity)[attacked_rows], "seed": seed, "num_resamples": 20}
     numbers = {}
     for model, own in logits.items():
@@ -183,15 +149,14 @@ def audit_table(
     """Rank methods by what a deletion auditor asks; every question is put relative to the retrained model.
 
     Args:
-        numbers: method -> number of each of `AUDIT_COLUMNS`. Leaks are max(AUC, 1 - AUC), from all outputs and from the
-            best attacked features; infinite relearning_steps = not relearned within the curve; nan = not measured.
+        numbers: method -> number of each of `AUDIT_COLUMNS`, as from `audit_numbers`; nan = not measured.
         reference: the retrained model's row; it is shown and judged like the others.
         max_utility_loss, max_output_excess, max_feature_excess: how far retained accuracy may fall below the
             reference's, and the leaks may lie above.
         min_relearning_ratio, max_time_share: least relearning steps and most time, over the reference's.
 
     Returns:
-        One row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not
+        A row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not
         measured, which is not passed), num_passed, passed (all). Rank: more answers passed, then smaller leak from
         features, then higher retained accuracy, then less time; equal methods share a rank.
 
@@ -199,11 +164,11 @@ def audit_table(
     >>> audit_table({"Retrain": dict(zip(AUDIT_COLUMNS, (0.9, 0.6, 0.7, 9, 60)))}, **limits).num_passed.item()
     5
     """
-    check_name("reference", reference, numbers)
+    require_choice("reference", reference, numbers)
     for method, values in numbers.items():
         if missing := [name for name in AUDIT_COLUMNS if name not in values]:
             raise ValueError(f"{method} lacks {', '.join(missing)}: give nan for what was not measured")
-    table = pd.DataFrame({method: {name: float(v[name]) for name in AUDIT_COLUMNS} for method, v in numbers.items()}).T
+    table = pd.DataFrame.from_dict(numbers, orient="index")[list(AUDIT_COLUMNS)].astype(float)
     base = table.loc[reference]
     if base.isna().any():
         raise ValueError(f"{reference} has no {base.index[base.isna()][0]}: every question is put relative to it")
@@ -225,16 +190,3 @@ def audit_table(
     table.insert(0, "rank", [1 + sum(other < own for other in key) for own in key])
     table = table.rename_axis("method").reset_index().sort_values("rank", kind="stable", ignore_index=True)
     return table[["rank", "method", *AUDIT_COLUMNS, *AUDIT_QUESTIONS, "num_passed", "passed"]]
-
-
-def _check(name: str, found: Mapping[str, float], key: str, threshold: float, what: str) -> dict:
-    value, low, high = found[key], found[f"{key}_low"], found[f"{key}_high"]
-    passed = value <= threshold
-    is_certain = high <= threshold if passed else low > threshold
-    reason = (
-        f"{name} {value:.3f} [{low:.3f}, {high:.3f}] is {'within' if passed else 'above'} {threshold:g}: {what} "
-        f"{'no better than allowed' if passed else 'too well'}"
-        f"{'' if is_certain else '; the interval crosses the threshold, so more shadow data could change this'}"
-    )
-    columns = ("check", "value", "low", "high", "threshold", "passed", "is_certain", "reason")
-    return dict(zip(columns, (name, value, low, high, threshold, passed, is_certain, reason), strict=True))

@@ -2,38 +2,24 @@
 
 Shapes: n rows, B resamples. `values` (n,) real, `weights` (B, n) counts, how often a resample drew each row. `identity`
 int (n,), the person of each row, -1 = unknown and a person of its own: with it people are drawn with all their rows.
+Draws are a seed, num_resamples (1,000 unless told) and level (.95), the coverage of the intervals, in (0, 1).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mlu_utils.scoring.arrays import checked
 
-NUM_RESAMPLES = 1_000
 LEVEL = 0.95
 _CHUNK_ENTRIES = 2_000_000  # weights held at once: 16 MB
-Statistic = Callable[[np.ndarray], np.ndarray]  # weights (b, n) -> values (b, ...)
-
-
-class Draws(TypedDict, total=False):
-    """What a score with intervals takes beside the seed of its draws; 1,000 and .95 unless told."""
-
-    num_resamples: int
-    level: float  # coverage of the intervals, in (0, 1)
 
 
 def bootstrap(
-    statistic: Statistic,
-    num_rows: int,
-    *,
-    identity: ArrayLike | None = None,
-    seed: int,
-    num_resamples: int = NUM_RESAMPLES,
+    statistic: Callable, num_rows: int, *, identity: ArrayLike | None = None, seed: int, num_resamples: int = 1_000
 ) -> np.ndarray:
-    """Values (B, ...) of a statistic over resamples of the rows, which are to be sorted first (`in_order`).
+    """Values (B, ...) of a statistic, weights (b, n) -> (b, ...), over resamples of rows that are `in_order`.
 
     Source: Efron (1979); over people the cluster bootstrap (Davison and Hinkley, 1997, section 3.8).
     """
@@ -52,54 +38,38 @@ def bootstrap(
     return np.concatenate(results)
 
 
-def people(identity: ArrayLike, num_rows: int) -> np.ndarray:
-    """Integer (n,) identities in which every unknown person (-1) is somebody else.
-
-    >>> people([7, -1, 7, -1], 4)
-    array([ 7, -2,  7, -4])
-    """
-    (identity,) = checked(identity=(identity, str(num_rows), "whole"))
-    return np.where(identity >= 0, identity, -1 - np.arange(num_rows))
-
-
 def units(identity: ArrayLike | None, num_rows: int) -> np.ndarray:
-    """Number (n,) of what is drawn with each row: of its person, or without identities of the row itself."""
-    return np.arange(num_rows) if identity is None else np.unique(people(identity, num_rows), return_inverse=True)[1]
+    """Number (n,) of what is drawn with each row: of its person, or of the row itself where nobody is known.
 
-
-def sorted_rows(*columns: ArrayLike | None) -> np.ndarray:
-    """Order of the rows that depends on their content only: rows that compare equal in all columns are equal."""
-    return np.lexsort([np.asarray(column) for column in reversed(columns) if column is not None])
+    >>> units([7, -1, 7, -1], 4)
+    array([2, 1, 2, 0])
+    """
+    if identity is None:
+        return np.arange(num_rows)
+    (identity,) = checked(identity=(identity, str(num_rows), "whole"))
+    return np.unique(np.where(identity >= 0, identity, -1 - np.arange(num_rows)), return_inverse=True)[1]
 
 
 def in_order(*columns: ArrayLike | None) -> list[np.ndarray | None]:
-    """The columns in the order of `sorted_rows`; None stays None."""
-    order = sorted_rows(*columns)
+    """The columns, rows in an order that depends on their content only; None stays None."""
+    order = np.lexsort([np.asarray(column) for column in reversed(columns) if column is not None])
     return [None if column is None else np.asarray(column)[order] for column in columns]
 
 
 def weighted_auc(values: np.ndarray, positive_weights: np.ndarray, negative_weights: np.ndarray) -> np.ndarray:
     """AUC (B,) of each row of weights (B, n): P(value of a positive > of a negative), ties half; nan without a side."""
-    order, starts = _ties(values)
-    positive = np.add.reduceat(positive_weights[:, order], starts, axis=1)
-    negative = np.add.reduceat(negative_weights[:, order], starts, axis=1)
+    positive, negative = _by_value(values, positive_weights, negative_weights)
     below = np.cumsum(negative, axis=1) - negative / 2
     pairs = positive.sum(axis=1) * negative.sum(axis=1)
     with np.errstate(invalid="ignore"):
         return np.where(pairs > 0, (positive * below).sum(axis=1) / np.where(pairs > 0, pairs, 1), np.nan)
 
 
-def weighted_roc(
-    values: np.ndarray, positive_weights: np.ndarray, negative_weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def weighted_roc(values: np.ndarray, positive_weights: np.ndarray, negative_weights: np.ndarray) -> list[np.ndarray]:
     """True and false positive rate at every threshold, from the strictest on, both (B, number of distinct values)."""
-    order, starts = _ties(-np.asarray(values))
-    rates = []
-    for weights in (positive_weights, negative_weights):
-        counts = np.cumsum(np.add.reduceat(weights[:, order], starts, axis=1), axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            rates.append(counts / counts[:, -1:])
-    return rates[0], rates[1]
+    totals = [np.cumsum(counts, axis=1) for counts in _by_value(-values, positive_weights, negative_weights)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return [counts / counts[:, -1:] for counts in totals]
 
 
 def interval(samples: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
@@ -114,36 +84,40 @@ def interval(samples: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]
     return float(low), float(high)
 
 
-def with_intervals(
-    names: Sequence[str], statistic: Statistic, num_rows: int, *, level: float = LEVEL, **options
-) -> dict[str, float]:
-    """Name -> value, `<name>_low` and `<name>_high` of k scores; the rest as in `bootstrap`, with values (b, k)."""
-    samples = bootstrap(statistic, num_rows, **options)
-    return spread(names, statistic(np.ones((1, num_rows)))[0], samples, level=level)
-
-
 def spread(names: Sequence[str], values: ArrayLike, samples: np.ndarray, *, level: float = LEVEL) -> dict[str, float]:
     """Name -> value, `<name>_low` and `<name>_high`, from values (k,) and samples (B, k)."""
     result = {}
-    for k, (name, value) in enumerate(zip(names, np.asarray(values), strict=True)):
-        low, high = interval(samples[:, k], level=level)
+    for name, value, column in zip(names, np.asarray(values), samples.T, strict=True):
+        low, high = interval(column, level=level)
         result |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
     return result
 
 
-def folded_auc(result: Mapping[str, float]) -> dict[str, float]:
-    """leak_auc = max(AUC, 1 - AUC) and its folded interval, which begins at .5 where the AUC's holds one half."""
-    value, low, high = (result[name] for name in ("auc", "auc_low", "auc_high"))
-    return {
-        "leak_auc": max(value, 1 - value),
-        "leak_auc_low": 0.5 if low <= 0.5 <= high else min(abs(low - 0.5), abs(high - 0.5)) + 0.5,
-        "leak_auc_high": max(high, 1 - low),
-    }
+def of_two_groups(
+    names: Sequence[str], scores: Callable, is_positive: np.ndarray, *, level: float = LEVEL, **options: object
+) -> dict[str, float]:
+    """`spread` of scores that tell two groups of rows, bool (n,), apart; the options are those of `bootstrap`.
+
+    The scores take the weights of the positive rows and of the others, (b, n) each, and return (b,) or (b, k). With an
+    "auc" comes leak_auc = max(auc, 1 - auc) and its folded interval, which begins at .5 where the AUC's holds .5.
+    """
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return scores(weights * is_positive, weights * ~is_positive).reshape(len(weights), len(names))
+
+    samples = bootstrap(statistic, len(is_positive), **options)
+    result = spread(names, statistic(np.ones((1, len(is_positive))))[0], samples, level=level)
+    if "auc" in names:
+        value, low, high = (result[name] for name in ("auc", "auc_low", "auc_high"))
+        result["leak_auc"] = max(value, 1 - value)
+        result["leak_auc_low"] = 0.5 if low <= 0.5 <= high else min(abs(low - 0.5), abs(high - 0.5)) + 0.5
+        result["leak_auc_high"] = max(high, 1 - low)
+    return result
 
 
-def _ties(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending order of the values, and where in it each distinct value starts."""
-    values = np.asarray(values)
+def _by_value(values: np.ndarray, *weights: np.ndarray) -> list[np.ndarray]:
+    """Weights (B, n), summed over rows of one value, in ascending order of the values."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    return order, np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return [np.add.reduceat(own[:, order], starts, axis=1) for own in weights]

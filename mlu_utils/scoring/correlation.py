@@ -8,16 +8,14 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from mlu_utils.scoring.arrays import checked
-from mlu_utils.scoring.bootstrap import LEVEL, NUM_RESAMPLES, bootstrap, in_order, interval, spread
-
-NUM_LINE_POINTS = 25
+from mlu_utils.scoring.bootstrap import LEVEL, bootstrap, in_order, interval, spread
 
 
 def phi_coefficients(labels: ArrayLike, forgotten: int) -> np.ndarray:
     """Phi coefficient of every label with the forgotten one: Pearson's correlation of two columns of 0 and 1.
 
-    phi = (n_11 n_00 - n_10 n_01) / sqrt(n_1. n_0. n_.1 n_.0), over the images in which both labels of the table (n, K),
-    1, 0 or nan, are known; (K,) in [-1, 1], nan where one of the two is constant. Source: Yule (1912).
+    (K,) in [-1, 1], over the images in which both labels of the table (n, K), 1, 0 or nan, are known; nan where one of
+    the two is constant. Source: Yule (1912).
 
     >>> phi_coefficients([[1, 0], [1, 0], [0, 1], [0, 1]], 0)
     array([ 1., -1.])
@@ -37,7 +35,7 @@ def phi_coefficients(labels: ArrayLike, forgotten: int) -> np.ndarray:
 def mean_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[float, float, float]:
     """Mean of a few independent runs (m,) with its interval from Student's t: mean -+ t_(m-1) s / sqrt(m).
 
-    The interval is right when the runs' spread is normal; of a single run low and high are nan. Source: Student (1908).
+    It is right for a normal spread; of a single run low and high are nan. Source: Student (1908).
     """
     (values,) = checked(values=(values, "m"))
     mean = float(values.mean())
@@ -48,35 +46,26 @@ def mean_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[float, fl
 
 
 def change_along_phi(
-    phi: ArrayLike,
-    change: ArrayLike,
-    *,
-    label: ArrayLike,
-    model: ArrayLike,
-    seed: int,
-    num_resamples: int = NUM_RESAMPLES,
-    level: float = LEVEL,
+    phi: ArrayLike, change: ArrayLike, *, label: ArrayLike, model: ArrayLike, seed: int, **draws: float
 ) -> dict[str, float | np.ndarray]:
     """Slope of a retained label's change in |phi|, from each label against itself at other strengths.
 
     Least squares of change_i = a_label(i) + b |phi_i| (within groups: Mundlak, 1978), so that an easy label that
     happens to correlate does not pass for an effect of correlation. Result i, of m, is one retained label's under one
-    model: phi its correlation with the forgotten one in the data of that model, change for example its accuracy minus
-    the original model's. Models (numbers) are drawn, not results: those of one model share its luck.
+    model: phi its correlation with the forgotten one in that model's data, change for example its accuracy minus the
+    original model's. Models (numbers) are drawn, not results: those of one model share its luck.
 
-    Returns:
-        slope (change per unit of |phi|), slope_low, slope_high; and the line to draw: arrays phi, from 0 to the largest
-        |phi|, change, change_low, change_high, at the labels' mean intercept.
+    Returns slope (change per unit of |phi|), slope_low, slope_high; and the line to draw: arrays phi, from 0 to the
+    largest |phi|, change, change_low, change_high, at the labels' mean intercept.
     """
     label = np.unique(label, return_inverse=True)[1]
-    phi, change, label, model = checked(
-        phi=(phi, "m"), change=(change, "m"), label=(label, "m", "whole"), model=(model, "m", "whole")
+    phi, y, label, model = in_order(
+        *checked(phi=(phi, "m"), change=(change, "m"), label=(label, "m", "whole"), model=(model, "m", "whole"))
     )
-    if len(np.unique(model)) < 2:
-        raise ValueError(f"{len(np.unique(model))} model: a slope and its interval need results of at least 2")
-    phi, y, label, model = in_order(phi, change, label, model)
+    if model.min() == model.max():
+        raise ValueError("1 model: a slope and its interval need results of at least 2")
     x, in_label = np.abs(phi), (label[:, None] == np.unique(label)).astype(np.float64)  # (m,), (m, labels)
-    grid = np.linspace(0, x.max(), NUM_LINE_POINTS)
+    grid = np.linspace(0, x.max(), 25)
 
     def line(weights: np.ndarray) -> np.ndarray:
         """Slope and the line at the grid, (b, 1 + points)."""
@@ -92,7 +81,8 @@ def change_along_phi(
     found = line(np.ones((1, len(x))))[0]
     if np.isnan(found[0]):
         raise ValueError("no label's |phi| varies between models: give results at two or more correlation strengths")
-    samples = bootstrap(line, len(x), identity=model, seed=seed, num_resamples=num_resamples)
+    level = draws.pop("level", LEVEL)
+    samples = bootstrap(line, len(x), identity=model, seed=seed, **draws)
     low, high = np.transpose([interval(column, level=level) for column in samples[:, 1:].T])
     ends = {"phi": grid, "change": found[1:], "change_low": low, "change_high": high}
     return spread(("slope",), found[:1], samples[:, :1], level=level) | ends

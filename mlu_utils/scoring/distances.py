@@ -10,16 +10,13 @@ from scipy.special import expit, rel_entr, softmax
 from mlu_utils.scoring.arrays import checked, model_sets
 
 KLOM_BINS = 20
-KLOM_CLIP = 100.0
-KLOM_FLOOR = 1e-5  # added to every bin's share: the largest KL is then about log(1e5) = 11.5
 
 
 def label_js(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
     """Jensen-Shannon divergence of each label's Bernoulli distribution, mean over images: (K,) in [0, ln 2], nats.
 
     JS(p, q) = KL(p, m) / 2 + KL(q, m) / 2, m = (p + q) / 2 (Lin, 1991), summed over outcomes. Published code also
-    divides by the number of outcomes, or normalises over the whole matrix; its values are orders of magnitude too
-    small.
+    divides by the number of outcomes, or normalises over the whole matrix: orders of magnitude too small.
 
     >>> label_js([[0.0, 900.0]], [[0.0, -900.0]]).round(4)
     array([0.    , 0.6931])
@@ -36,15 +33,10 @@ def class_js(logits_a: ArrayLike, logits_b: ArrayLike) -> float:
 def label_zrf(logits: ArrayLike, random_logits: ArrayLike) -> np.ndarray:
     """Zero-retrain forgetting score of each label, (K,) in [1 - ln 2, 1]; the best value is not 1 but Retrain's.
 
-    1 - JS, on the forgotten images, to a network of the same architecture that was never trained. Source: Chundawat et
-    al. (2023), Can Bad Teaching Induce Forgetting?, equation 4, whose JS differs as told in `label_js`.
+    1 - `label_js` (single labels: 1 - `class_js`), on the forgotten images, to an untrained network of the same
+    architecture. Source: Chundawat et al. (2023), Can Bad Teaching Induce Forgetting?, equation 4.
     """
     return 1.0 - label_js(logits, random_logits)
-
-
-def class_zrf(logits: ArrayLike, random_logits: ArrayLike) -> float:
-    """Zero-retrain forgetting score of single-label outputs, see `label_zrf`."""
-    return 1.0 - class_js(logits, random_logits)
 
 
 def activation_distance(logits_a: ArrayLike, logits_b: ArrayLike, *, is_multi_label: bool) -> float:
@@ -63,22 +55,15 @@ def label_agreement(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
     return ((a > 0) == (b > 0)).mean(axis=0)
 
 
-def class_agreement(logits_a: ArrayLike, logits_b: ArrayLike) -> float:
-    """Share of images on which two models predict the same class; of tied classes the first."""
-    a, b = _pair(logits_a, logits_b)
-    return float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
-
-
 def klom(phi: ArrayLike, reference_phi: ArrayLike) -> np.ndarray:
     """KL divergence of margins: per image, between histograms of its confidence over unlearned and retrained models.
 
-    Confidences (`membership`) are (S, n) and (R, n), of two or more models each; the result is (n,), nats. Under equal
-    distributions it falls with S and is not 0: give it beside that of two halves of the references.
-
-    Source: Rinberg et al. (2025), data-unlearning benchmark: 20 bins, confidences clipped to +-100, 1e-5 added.
-    Differs: the bins of an image span its own values under both kinds of models; shares sum to 1 after the floor.
+    Confidences (`membership`) are (S, n) and (R, n), two or more models each; the result is (n,), nats. Equal
+    distributions do not give 0: show that of two halves of the references beside it. Source: Rinberg et al. (2025),
+    data-unlearning benchmark: 20 bins, confidences clipped to +-100, 1e-5 added. Differs: the bins of an image span its
+    own values under both kinds of models; shares sum to 1 after the floor.
     """
-    both = [np.clip(values, -KLOM_CLIP, KLOM_CLIP) for values in model_sets(phi, reference_phi)]
+    both = [np.clip(values, -100.0, 100.0) for values in model_sets(phi, reference_phi)]
     pooled = np.concatenate(both)
     low, width = pooled.min(axis=0), np.ptp(pooled, axis=0)
     width = np.where(width > 0, width, 1.0)
@@ -87,7 +72,7 @@ def klom(phi: ArrayLike, reference_phi: ArrayLike) -> np.ndarray:
         bins = np.minimum(((values - low) / width * KLOM_BINS).astype(np.int64), KLOM_BINS - 1)
         flat = bins + KLOM_BINS * np.arange(values.shape[1])
         counts = np.bincount(flat.ravel(), minlength=KLOM_BINS * values.shape[1]).reshape(-1, KLOM_BINS)
-        share = counts / len(values) + KLOM_FLOOR
+        share = counts / len(values) + 1e-5  # the largest KL is then about log(1e5) = 11.5
         shares.append(share / share.sum(axis=1, keepdims=True))
     return np.maximum(rel_entr(*shares).sum(axis=1), 0.0)
 
@@ -95,8 +80,7 @@ def klom(phi: ArrayLike, reference_phi: ArrayLike) -> np.ndarray:
 def _js(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Jensen-Shannon divergence of distributions that lie along the last axis."""
     middle = (p + q) / 2
-    # Rounding can leave equal distributions a hair below 0.
-    return np.maximum((rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=-1) / 2, 0.0)
+    return np.maximum((rel_entr(p, middle) + rel_entr(q, middle)).sum(axis=-1) / 2, 0.0)  # rounding: a hair below 0
 
 
 def _pair(logits_a: ArrayLike, logits_b: ArrayLike) -> list[np.ndarray]:

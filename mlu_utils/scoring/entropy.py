@@ -4,7 +4,7 @@ Shapes: n images, K labels, C classes. `logits` (n, K) or (n, C), finite; entrop
 """
 
 from collections.abc import Mapping
-from typing import Unpack
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, log_softmax
 from scipy.stats import ks_2samp
 
-from mlu_utils.scoring.arrays import check_name, checked, known_classes
-from mlu_utils.scoring.bootstrap import Draws, folded_auc, in_order, weighted_auc, with_intervals
+from mlu_utils.naming import require_choice
+from mlu_utils.scoring.arrays import checked, known_classes
+from mlu_utils.scoring.bootstrap import in_order, of_two_groups, weighted_auc
+from mlu_utils.scoring.membership import label_confidence
 from mlu_utils.scoring.utility import class_margins
-
-SMALLEST_ENTROPY = 1e-12  # below this the logarithm shows rounding, not the model
 
 
 def label_entropy(logits: ArrayLike) -> np.ndarray:
-    """Bernoulli entropy of each label of each image, (n, K) in [0, ln 2]; `.mean(axis=1)` for one number an image.
+    """Bernoulli entropy of each label of each image, (n, K) in [0, ln 2].
 
     >>> label_entropy([[0.0, 800.0]]).round(4)
     array([[0.6931, 0.    ]])
@@ -38,20 +38,16 @@ def class_entropy(logits: ArrayLike) -> np.ndarray:
 
 
 def log_entropy(entropy: ArrayLike) -> np.ndarray:
-    """Natural logarithm of entropies, those below 1e-12 raised to it first; the axis of the paper's Figure 2."""
+    """Natural logarithm of entropies, those below 1e-12, which are rounding, raised to it; the axis of Figure 2."""
     (entropy,) = checked(entropies=(entropy, "n"))
-    if entropy.min() < -SMALLEST_ENTROPY:
+    if entropy.min() < -1e-12:
         raise ValueError(f"entropy {entropy.min():g} found: expected values of at least 0")
-    return np.log(np.maximum(entropy, SMALLEST_ENTROPY))
+    return np.log(np.maximum(entropy, 1e-12))
 
 
 def modified_label_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Modified entropy of each binary label of each image, (n, K): -2 (1 - p_y) log p_y; nan where unknown.
-
-    Source: Song and Mittal (2021), Systematic Evaluation of Privacy Risks of Machine Learning Models, section 3.2.
-    """
-    logits, labels = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"))
-    confidence = (2 * labels - 1) * logits
+    """Modified entropy of each binary label of each image, (n, K): -2 (1 - p_y) log p_y; nan where unknown."""
+    confidence = label_confidence(logits, labels)
     with np.errstate(invalid="ignore"):  # unknown labels
         return 2 * expit(-confidence) * np.logaddexp(0, -confidence)
 
@@ -59,8 +55,8 @@ def modified_label_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
 def modified_class_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Modified entropy of each image, (n,): -(1 - p_y) log p_y - sum over i != y of p_i log(1 - p_i).
 
-    Source: Song and Mittal (2021). A widely copied implementation overwrites the columns of all labels that occur for
-    all rows, and takes log p_i where the formula has log(1 - p_i).
+    Source: Song and Mittal (2021), Systematic Evaluation of Privacy Risks of Machine Learning Models, section 3.2. A
+    widely copied implementation fills the columns of all labels for all rows, and has log p_i for log(1 - p_i).
     """
     logits, labels = known_classes(logits, labels)
     margins = class_margins(logits)  # log p = -log(1 + exp -m), log(1 - p) = -log(1 + exp m)
@@ -70,56 +66,40 @@ def modified_class_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     return terms.sum(axis=1)
 
 
-def streisand(
-    entropy: ArrayLike, reference_entropy: ArrayLike, *, seed: int, **draws: Unpack[Draws]
-) -> dict[str, float]:
+def streisand(entropy: ArrayLike, reference_entropy: ArrayLike, *, seed: int, **draws: float) -> dict[str, float]:
     """How far two groups of entropies differ, in either direction: too sure gives data away as much as too unsure.
 
     The first (n,) are of the data that may stand out, such as the forgotten ones under the unlearned model, the others
-    (m,) of what they should look like: unseen data, or the same data under Retrain. They are not standardised: that
-    would hide a shift.
-
-    Returns:
-        mean_entropy_gap: mean minus the reference's, nats; ks, ks_p_value: two-sided Kolmogorov-Smirnov test; auc:
-        P(entropy > reference's), ties half, .5 = none the wiser, and leak_auc = max(auc, 1 - auc), each with `_low` and
-        `_high`.
+    (m,) of unseen data, or of the same data under Retrain. They are not standardised: that would hide a shift.
+    mean_entropy_gap: mean minus the reference's, nats; ks, ks_p_value: two-sided Kolmogorov-Smirnov test; auc:
+    P(entropy > reference's), ties half, and leak_auc = max(auc, 1 - auc), each with `_low` and `_high`.
     """
     groups = checked(entropies=(entropy, "n"), reference_entropies=(reference_entropy, "m"))
     test = ks_2samp(*groups)
     pooled = np.concatenate(groups)
-    is_first = np.arange(pooled.size) < groups[0].size
-    pooled, is_first = in_order(pooled, is_first)
+    pooled, is_first = in_order(pooled, np.arange(pooled.size) < groups[0].size)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return weighted_auc(pooled, weights * is_first, weights * ~is_first)[:, None]
-
-    result = with_intervals(("auc",), statistic, pooled.size, seed=seed, **draws)
     gap = float(np.sort(groups[0]).mean() - np.sort(groups[1]).mean())
     found = {"mean_entropy_gap": gap, "ks": float(test.statistic), "ks_p_value": float(test.pvalue)}
-    return found | result | folded_auc(result)
+    return found | of_two_groups(("auc",), partial(weighted_auc, pooled), is_first, seed=seed, **draws)
 
 
 def streisand_table(
-    entropies: Mapping[str, Mapping[str, ArrayLike]],
-    *,
-    unseen: str = "unseen",
-    reference: str | None = "Retrain",
-    seed: int,
-    **draws: Unpack[Draws],
+    entropies: Mapping[str, Mapping[str, ArrayLike]], *, reference: str | None = "Retrain", seed: int, **draws: float
 ) -> pd.DataFrame:
     """One row of numbers for each panel (model and group) of the entropy figure.
 
-    Entropies are model -> group ("train", "test", "forget", "unseen") -> (n,). Each group is compared with that of
-    unseen images, and with the same group of the reference model, unless that is None. Columns: model, group, versus
-    (the unseen group's or the reference's name), num_images and those of `streisand`.
+    Entropies are model -> group -> (n,). Each group is compared with the group "unseen", and with its like of the
+    reference model, unless that is None. Columns: model, group, versus ("unseen" or the reference's name), num_images
+    and those of `streisand`, which takes the draws.
     """
     if reference is not None:
-        check_name("reference", reference, entropies)
+        require_choice("reference", reference, entropies)
     rows = []
     for model, groups in entropies.items():
-        check_name(f"group of {model}", unseen, groups)
+        require_choice(f"group of {model}", "unseen", groups)
         for group, values in groups.items():
-            pairs = {} if group == unseen else {unseen: groups[unseen]}
+            pairs = {} if group == "unseen" else {"unseen": groups["unseen"]}
             if reference not in (None, model) and group in entropies[reference]:
                 pairs[reference] = entropies[reference][group]
             for versus, other in pairs.items():

@@ -11,7 +11,6 @@ from mlu_utils.scoring.arrays import checked, model_sets
 DELTA = 1e-5
 LARGEST_EPSILON = 50.0
 BIN_WIDTH = 0.5
-SMALLEST_WIDTH_RATIO = 0.01  # a distribution this much narrower than the other is told apart at sight
 
 
 def example_epsilon(unlearned_phi: ArrayLike, retrained_phi: ArrayLike) -> np.ndarray:
@@ -20,8 +19,7 @@ def example_epsilon(unlearned_phi: ArrayLike, retrained_phi: ArrayLike) -> np.nd
     For FPR and FNR of an attack: epsilon = max(ln((1 - delta - FPR) / FNR), ln((1 - delta - FNR) / FPR)), at least 0.
     Attacks: one threshold, and one interval inside which the narrower distribution is called. An attack with one error
     rate of exactly 0 is left out (too few models to know), with both 0 the models are told apart: 50. Confidences are
-    (S, n) and (R, n), the result (n,), 0 = guessing. For few models equal distributions do not give 0: read the value
-    of two halves of Retrain's models beside it.
+    (S, n) and (R, n), the result (n,), 0 = guessing. For few models read that of two halves of Retrain's beside it.
 
     Source: Triantafillou et al. (2024), Are we making progress in unlearning?, section 4 and the challenge's metric.
     Differs: thresholds lie between the observed values and not on a grid of 100 a unit. Intervals have both ends free,
@@ -42,10 +40,8 @@ def forgetting_quality(epsilon: ArrayLike, *, num_models: int) -> dict[str, floa
     """
     (epsilon,) = checked(epsilons=(epsilon, "n"))
     if epsilon.min() < 0 or num_models < 3:
-        raise ValueError(
-            f"epsilons from {epsilon.min():g} on and num_models {num_models}: expected at least 0, and at least 3 "
-            "models of a kind, or no bin is left"
-        )
+        given = f"epsilons from {epsilon.min():g} on and num_models {num_models}"
+        raise ValueError(f"{given}: expected at least 0, and at least 3 models of a kind, or no bin is left")
     num_bins = int(np.ceil(np.log(num_models - 1)) / BIN_WIDTH)
     bins = np.floor(epsilon / BIN_WIDTH)
     points = np.where(bins < num_bins, 2.0 ** -np.minimum(bins, num_bins), 0.0)
@@ -62,7 +58,7 @@ def _epsilon(a: np.ndarray, b: np.ndarray) -> float:
     """Epsilon of one example between confidences (N,) and (N',)."""
     width_a, width_b = np.ptp(a), np.ptp(b)
     if max(width_a, width_b) > 0:
-        if min(width_a, width_b) / max(width_a, width_b) < SMALLEST_WIDTH_RATIO:
+        if min(width_a, width_b) / max(width_a, width_b) < 0.01:  # told apart at sight
             return LARGEST_EPSILON
     elif a[0] == b[0]:
         return 0.0

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
 
-from mlu_utils.scoring.arrays import check_name, checked
+from mlu_utils.naming import require_choice
+from mlu_utils.scoring.arrays import checked
 
 TARGET_SHARE = 0.95  # of the original model's score: the usual target
 
@@ -19,8 +20,8 @@ TARGET_SHARE = 0.95  # of the original model's score: the usual target
 def steps_to_reach(steps: ArrayLike, values: ArrayLike, target: float) -> tuple[int, bool]:
     """First number of steps after which the score is at least the target, and whether the curve is censored.
 
-    Censored = never reached; the number is then the last step, and at least one more is needed. 0 = nothing has been
-    forgotten. With an evaluation every m steps the number may be up to m - 1 too large.
+    Censored = never reached; the number is then the last step. With an evaluation every m steps the number may be up to
+    m - 1 too large.
 
     >>> steps_to_reach([0, 1, 2, 3], [0.5, 0.6, 0.9, 0.8], 0.85), steps_to_reach([0, 1], [0.5, 0.6], 0.85)
     ((2, False), (1, True))
@@ -40,11 +41,9 @@ def anamnesis_index(
     """Steps to relearn over the retrained model's steps, and how to read the ratio.
 
     It is "exact", "at least" (the unlearned model's curve is censored), "at most" (the reference's is) or "unknown"
-    (both are, or both need 0 steps; the ratio is then nan). 1 = as slow as a model that never saw the label; below 1 =
-    residual knowledge; far above 1 = forced forgetting that may itself be noticed.
-
-    Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning, equation 6.
-    Differs: theirs takes a censored number of steps for the number of steps.
+    (both are, or both need 0 steps; the ratio is then nan). Below 1 = residual knowledge; far above 1 = forced
+    forgetting that may itself be noticed. Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine
+    Unlearning, equation 6. Differs: theirs takes a censored number of steps for the number of steps.
     """
     if steps < 0 or reference_steps < 0:
         raise ValueError(f"steps {steps} and {reference_steps}: expected at least 0")
@@ -60,10 +59,10 @@ def relearning_table(
     """One row a method: steps to relearn, censoring, anamnesis index, and the score averaged over the curve.
 
     Curves are method -> (steps, values), all over the same images, labels and learning rate. mean_value is the mean
-    over steps, by the trapezoid rule, up to the shortest curve's end; mean_value_gap is it minus the reference's, above
-    0 = relearns faster. The means need no target and are never censored.
+    over steps, by the trapezoid rule, up to the shortest curve's end, which needs no target; mean_value_gap is it minus
+    the reference's, above 0 = relearns faster.
     """
-    check_name("reference", reference, curves)
+    require_choice("reference", reference, curves)
     reached = {name: steps_to_reach(*curve, target) for name, curve in curves.items()}
     end = min(int(np.asarray(steps)[-1]) for steps, _ in curves.values())
     rows = []

@@ -3,10 +3,10 @@
 Signals of an image (logit-scaled confidence, loss) become membership scores (n,), higher = likelier a member, and one
 function reads them all: `membership_leak`. Shapes: n images, K labels, C classes, S shadow models, which come as their
 outputs. Confidences phi are (n,) or (n, K), those of shadows (S, n) or (S, n, K); nan = unknown label. `identity`, seed
-and draws are those of `bootstrap`. What breaks shapes, types and ranges is refused with a ValueError.
+and draws are those of `bootstrap`. What breaks this is refused with a ValueError.
 """
 
-from typing import Unpack
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,22 +14,19 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
+from mlu_utils.naming import require_choice
 from mlu_utils.scoring import bootstrap as boot
-from mlu_utils.scoring.arrays import check_name, checked, known_classes
-from mlu_utils.scoring.bootstrap import LEVEL, Draws
+from mlu_utils.scoring.arrays import checked, known_classes
 from mlu_utils.scoring.utility import class_margins
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 MEMBERSHIP_METRICS = ("auc", "best_balanced_accuracy", *(f"tpr_at_fpr_{rate:g}" for rate in FALSE_POSITIVE_RATES))
-_SMALLEST_STD = 1e-30  # shadows that all agree, as LiRA's authors do
-_NUM_SPLITS = 10  # of the logistic attack, as in the MUFAC protocol
 
 
 def label_confidence(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Logit-scaled confidence of each binary label, (n, K): phi = log p_y - log(1 - p_y) = (2 y - 1) z, exactly.
 
-    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, section IV-C.
-    Differs: a phi for each label, where theirs is one for each image.
+    Source: Carlini et al. (2022), Membership Inference Attacks From First Principles, IV-C, where images have one.
     """
     logits, labels = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"))
     return (2 * labels - 1) * logits
@@ -50,26 +47,22 @@ def confidence_loss(phi: ArrayLike) -> np.ndarray:
 
 
 def membership_leak(
-    scores: ArrayLike, is_member: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: Unpack[Draws]
+    scores: ArrayLike, is_member: ArrayLike, *, identity: ArrayLike | None = None, seed: int, **draws: float
 ) -> dict[str, float]:
     """How well scores tell members, bool (n,), from others, with bootstrap intervals; after Carlini et al. (2022).
 
-    auc: .5 = nothing, below .5 = over-unlearned: the "members" look stranger than the others; best_balanced_accuracy:
-    max over thresholds of (TPR + 1 - FPR) / 2, chosen on these very rows (see `null_on_halves`); tpr_at_fpr_0.01 and
-    _0.001: largest TPR whose FPR is at most that; leak_auc = max(auc, 1 - auc); each with `_low` and `_high`;
-    num_members, num_nonmembers.
+    auc: below .5 = over-unlearned, the "members" look stranger than the others; best_balanced_accuracy: max over
+    thresholds of (TPR + 1 - FPR) / 2, chosen on these very rows (see `null_on_halves`); tpr_at_fpr_0.01 and _0.001:
+    largest TPR whose FPR is at most that; leak_auc = max(auc, 1 - auc); each with `_low` and `_high`; num_members,
+    num_nonmembers. Minus the loss as scores makes it the loss threshold of Yeom et al. (2018).
 
     >>> membership_leak([3.0, 2.0, 1.0, 0.0], [True, True, False, False], seed=0)["auc"]
     1.0
     """
     scores, is_member, identity = _labelled(scores, is_member, identity)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return _membership_metrics(scores, weights * is_member, weights * ~is_member)
-
-    result = boot.with_intervals(MEMBERSHIP_METRICS, statistic, len(scores), identity=identity, seed=seed, **draws)
-    counts = {"num_members": int(is_member.sum()), "num_nonmembers": int((~is_member).sum())}
-    return result | boot.folded_auc(result) | counts
+    metrics = partial(_membership_metrics, scores)
+    result = boot.of_two_groups(MEMBERSHIP_METRICS, metrics, is_member, identity=identity, seed=seed, **draws)
+    return result | {"num_members": int(is_member.sum()), "num_nonmembers": int((~is_member).sum())}
 
 
 def pooled(member_values: ArrayLike, nonmember_values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -79,46 +72,28 @@ def pooled(member_values: ArrayLike, nonmember_values: ArrayLike) -> tuple[np.nd
 
 
 def null_on_halves(
-    scores: ArrayLike, *, identity: ArrayLike | None = None, seed: int, num_splits: int = 1_000, level: float = LEVEL
+    scores: ArrayLike, *, identity: ArrayLike | None = None, seed: int, num_splits: int = 1_000
 ) -> dict[str, float]:
     """What `membership_leak` gives where there is nothing to find: random halves of two or more unseen images.
 
-    Each of `MEMBERSHIP_METRICS`: mean over the splits, and the share `level` of the splits between `_low` and `_high`.
-    For sets of other sizes the null of best_balanced_accuracy and of the rates is another one.
+    `MEMBERSHIP_METRICS`: mean over the splits, 95 % of them between `_low` and `_high`. For sets of other sizes the
+    null of all but the AUC is another one.
     """
-    scores = np.asarray(scores, dtype=np.float64)
-    scores, _, identity = _labelled(scores, np.arange(scores.size) == 0, identity)
-    scores, identity = boot.in_order(scores, identity)
+    scores, identity = boot.in_order(*checked(scores=(scores, "n"), identity=(identity, "n", "whole")))
     unit = boot.units(identity, len(scores))
     num_units = int(unit.max()) + 1
     ranks = np.argsort(np.random.default_rng(seed).random((num_splits, num_units)), axis=1)
     is_member = (ranks < num_units // 2)[:, unit].astype(np.float64)
-    samples = _membership_metrics(scores, is_member, 1 - is_member)
-    return boot.spread(MEMBERSHIP_METRICS, np.nanmean(samples, axis=0), samples, level=level)
-
-
-def loss_threshold_attack(losses: ArrayLike, is_member: ArrayLike, *, threshold: float) -> dict[str, float]:
-    """accuracy, balanced_accuracy, tpr and fpr of calling an image a member if its loss is below the threshold.
-
-    Source: Yeom et al. (2018), Privacy Risk in Machine Learning, adversary 1, with the mean training loss as threshold.
-    Differs: a fixed threshold instead of a coin weighted with the loss bound.
-    """
-    losses, is_member, _ = _labelled(losses, is_member)
-    called = losses < threshold
-    tpr, fpr = float(called[is_member].mean()), float(called[~is_member].mean())
-    accuracy = float((called == is_member).mean())
-    return {"accuracy": accuracy, "balanced_accuracy": (tpr + 1 - fpr) / 2, "tpr": tpr, "fpr": fpr}
+    return _null(_membership_metrics(scores, is_member, 1 - is_member))
 
 
 def logistic_loss_attack(losses: ArrayLike, is_member: ArrayLike, *, seed: int = 0) -> dict[str, float]:
     """Accuracy of a logistic regression that tells forgotten images (members) from unseen ones by their loss.
 
-    It is the mean over 10 stratified splits with 10 % to test; forgetting_score = |accuracy - .5|; num_members and
-    num_nonmembers that were used, at least ten of each. Losses that are too low or too high both count, and one
-    threshold misses much: read `membership_leak` beside it.
-
-    Source: MUFAC / MUCAC protocol (Choi and Na, 2023), after the starting kit of the NeurIPS 2023 challenge.
-    Differs: the larger set is truncated at random to the size of the smaller; the protocol truncates the members only.
+    The mean over 10 stratified splits, 10 % to test; forgetting_score = |accuracy - .5|; num_members, num_nonmembers:
+    used, at least ten of each. One threshold misses much: read `membership_leak` beside it. Source: MUFAC / MUCAC
+    protocol (Choi and Na, 2023), after the starting kit of the NeurIPS 2023 challenge. Differs: the larger set is
+    truncated at random to the size of the smaller; the protocol truncates the members only.
     """
     losses, is_member, _ = _labelled(losses, is_member)
     rng = np.random.default_rng(seed)
@@ -127,7 +102,7 @@ def logistic_loss_attack(losses: ArrayLike, is_member: ArrayLike, *, seed: int =
     if size < 10:
         raise ValueError(f"{len(sides[0])} members and {len(sides[1])} others: 10 % to test need ten of each")
     chosen = np.concatenate([np.sort(rng.permutation(side)[:size]) for side in sides])
-    splits = StratifiedShuffleSplit(n_splits=_NUM_SPLITS, random_state=seed)
+    splits = StratifiedShuffleSplit(n_splits=10, random_state=seed)
     accuracies = cross_val_score(LogisticRegression(), chosen[:, None], np.arange(2 * size) < size, cv=splits)
     accuracy = float(accuracies.mean())
     spread = {"forgetting_score": abs(accuracy - 0.5), "accuracy_sd": float(accuracies.std())}
@@ -139,6 +114,7 @@ def lira(
     shadow_phi: ArrayLike,
     shadow_is_member: ArrayLike,
     *,
+    never_trained: ArrayLike | None = None,
     variant: str = "online",
     is_global_variance: bool = False,
 ) -> np.ndarray:
@@ -148,54 +124,48 @@ def lira(
     N(phi; in) - log N(phi; out); "offline" that of -log P(N(out) > phi), which needs no shadow that learned from the
     image. A global variance is one a label and not an image and label, better below some 64 shadows.
 
+    U-LiRA (Hayes et al., 2024): the members, bool (S, n), were unlearned again, with the method and values of the
+    attacked model; `never_trained`, bool (S, n), are all others unless told: some may still remember the image.
+
     Source: Carlini et al. (2022), Algorithm 1; medians as means as in its code.
     Differs: several labels make a diagonal Gaussian; offline adds up -log P over labels (Fisher's method). The global
-    variance is that among an image's shadows, in and out apart; the authors' code pools all members.
+    variance is that among an image's shadows, in and out apart; the authors' code pools all members. For U-LiRA, Ruli
+    has kernel densities; no code of its authors is known.
     """
-    check_name("variant", variant, ("online", "offline"))
-    if variant == "online":
-        outside = np.logical_not(shadow_is_member)
-        return _log_ratio(phi, shadow_phi, is_global_variance, learned_from_it=shadow_is_member, did_not=outside)
-    phi, shadow_phi, known, is_member = _target_and_shadows(phi, shadow_phi, learned_from_it=shadow_is_member)
-    out = _gaussian(shadow_phi, ~is_member, is_global_variance, "did_not")
-    return np.where(known, -norm.logsf(phi, *out), 0.0).sum(axis=1)
-
-
-def u_lira(
-    phi: ArrayLike,
-    shadow_phi: ArrayLike,
-    is_unlearned: ArrayLike,
-    is_never_trained: ArrayLike,
-    *,
-    is_global_variance: bool = False,
-) -> np.ndarray:
-    """Likelihood ratio (n,) of each image, as in `lira`: learned, then unlearned, against never trained on.
-
-    Every shadow that learned was unlearned with the method and values of the attacked model. The masks are bool (S, n);
-    a shadow that still remembers an image is in neither state for it.
-
-    Source: Hayes et al. (2024), Inexact Unlearning Needs More Careful Evaluations to Avoid a False Sense of Privacy.
-    Differs: Gaussians as in `lira`, where Ruli uses kernel densities; no code of the authors is known.
-    """
-    if np.logical_and(is_unlearned, is_never_trained).any():
-        raise ValueError("a shadow is both unlearned and never trained for an image: one of the two masks is wrong")
-    states = {"is_unlearned": is_unlearned, "is_never_trained": is_never_trained}
-    return _log_ratio(phi, shadow_phi, is_global_variance, **states)
+    require_choice("variant", variant, ("online", "offline"))
+    outside = np.logical_not(shadow_is_member) if never_trained is None else never_trained
+    phi, shadow_phi, inside, outside = checked(
+        confidences=(_with_labels(phi, 1), "n K", "partial"),
+        shadow_confidences=(_with_labels(shadow_phi, 2), "S n K", "partial"),
+        learned_from_it=(shadow_is_member, "S n", "bool"),
+        did_not=(outside, "S n", "bool"),
+    )
+    if (inside & outside).any():
+        raise ValueError("a shadow both learned and never trained on an image: one of the two masks is wrong")
+    if (np.isnan(shadow_phi) != np.isnan(phi)).any():
+        raise ValueError("a confidence is nan in one model and not in another: nan means an unknown label, so in all")
+    known = _known(phi)
+    out = _gaussian(shadow_phi, outside, "did_not", is_global_variance)
+    if variant == "offline":
+        ratio = -norm.logsf(phi, *out)
+    else:
+        learned = _gaussian(shadow_phi, inside, "learned_from_it", is_global_variance)
+        ratio = norm.logpdf(phi, *learned) - norm.logpdf(phi, *out)
+    return np.where(known, ratio, 0.0).sum(axis=1)
 
 
 def lira_leave_pair_out(shadow_phi: ArrayLike, shadow_is_member: ArrayLike, **options: object) -> np.ndarray:
     """Attack each shadow with all others but the one that learned the other half: scores (S, n); options of `lira`.
 
-    Of shadows that were unlearned, this is `u_lira`. Shadows 2k and 2k + 1 are complementary (`attacks.stacked`). Were
-    only the attacked shadow left out, its own side would have one shadow fewer and noise an AUC of .48 with 16 shadows.
+    Shadows 2k and 2k + 1 are complementary (`attacks.stacked`). Were only the attacked shadow left out, its own side
+    would have one shadow fewer and noise an AUC of .48 with 16 shadows.
     """
     phi, is_member = np.asarray(shadow_phi, dtype=np.float64), complementary_pairs(shadow_is_member)
     if len(is_member) < 4:
         raise ValueError(f"{len(is_member)} shadows: an attack on one pair with the others needs at least 4")
     pair = np.arange(len(phi)) // 2
-    return np.stack(
-        [lira(phi[s], phi[pair != pair[s]], is_member[pair != pair[s]], **options) for s in range(len(phi))]
-    )
+    others = pair[:, None] != pair  # (S, S)
+    return np.stack([lira(own, phi[rest], is_member[rest], **options) for own, rest in zip(phi, others, strict=True)])
 
 
 def complementary_pairs(is_member: ArrayLike) -> np.ndarray:
@@ -221,11 +191,9 @@ def shuffled_pairs(is_member: ArrayLike, *, seed: int) -> np.ndarray:
 def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
     """Membership scores of people, (U,) or (S, U), from those of their images, (n,) or (S, n): the mean.
 
-    `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. For equally many images the mean
-    log-likelihood ratio ranks people as that of the whole set does; a sum would rank by their number.
-
-    Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models.
-    Differs: ratios of `lira`, between models with and without the person; theirs divide by one reference model.
+    `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. A sum would rank people by the
+    number of their images. Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models. Differs:
+    ratios of `lira`, between models with and without the person; theirs divide by one reference model.
     """
     scores = np.asarray(scores, dtype=np.float64)
     _, unit = checked(scores=(np.atleast_2d(scores), "S n"), units=(unit, "n", "whole"))
@@ -235,13 +203,13 @@ def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
 
 
 def attack_shadows(
-    shadow_phi: ArrayLike, is_member: ArrayLike, unit: ArrayLike, *, seed: int, **draws: Unpack[Draws]
+    shadow_phi: ArrayLike, is_member: ArrayLike, unit: ArrayLike, *, seed: int, **draws: float
 ) -> list[dict]:
     """A strong and a weak attack on shadows: how well each tells the units that a shadow learned from the others.
 
-    A unit is an image or a person: `unit` int (n,) gives that of each image, 0 .. U - 1, and `is_member` bool (S, U)
-    says which a shadow learned, in complementary pairs. Intervals draw units. Records have attacker and all of
-    `membership_leak`: "U-LiRA" (`lira_leave_pair_out`, one variance) and "loss threshold" (minus the mean loss).
+    A unit is an image or a person, `unit` as in `unit_scores`; `is_member` bool (S, U) says which a shadow learned, in
+    complementary pairs. Intervals draw units. Records have attacker and all of `membership_leak`: "U-LiRA"
+    (`lira_leave_pair_out`, one variance) and "loss threshold" (minus the mean loss).
     """
     is_member = complementary_pairs(is_member)
     records = []
@@ -253,30 +221,19 @@ def attack_shadows(
 
 
 def null_on_shuffles(
-    shadow_phi: ArrayLike,
-    is_member: ArrayLike,
-    unit: ArrayLike,
-    *,
-    seed: int,
-    num_shuffles: int = 100,
-    level: float = LEVEL,
+    shadow_phi: ArrayLike, is_member: ArrayLike, unit: ArrayLike, *, seed: int, num_shuffles: int = 100
 ) -> list[dict]:
     """What `attack_shadows` gives where there is nothing to find: coins decide who learned what (`shuffled_pairs`).
 
-    Records have attacker and each of `MEMBERSHIP_METRICS`: mean over the shuffles, and the share `level` of them
-    between `_low` and `_high`. With few units the shuffles lie far apart: one of them alone says little.
+    Records have attacker and what `null_on_halves` has, over the shuffles.
     """
-    is_member = complementary_pairs(is_member)
     samples: dict[str, list[np.ndarray]] = {}
     for seed_of_one in np.random.SeedSequence(seed).generate_state(num_shuffles):
         shuffled = shuffled_pairs(is_member, seed=int(seed_of_one))
         weights = shuffled.ravel()[None].astype(np.float64)
         for attacker, scores in _scores_of_units(shadow_phi, shuffled, unit).items():
             samples.setdefault(attacker, []).append(_membership_metrics(scores.ravel(), weights, 1 - weights)[0])
-    return [
-        {"attacker": name, **boot.spread(MEMBERSHIP_METRICS, np.mean(own, axis=0), np.stack(own), level=level)}
-        for name, own in samples.items()
-    ]
+    return [{"attacker": name, **_null(np.stack(own))} for name, own in samples.items()]
 
 
 def rmia(
@@ -293,15 +250,15 @@ def rmia(
 
     With p = exp(-loss) and p_out(x) its mean over the references that did not learn from x, ratio(x) = p(x) / (((1 + a)
     p_out(x) + (1 - a)) / 2); score = share of z with ratio(x) / ratio(z) > gamma >= 1. Losses are (n,), (S, n), (m,)
-    and (S, m), at least 0, the mean over several labels: losses, not probabilities. The population are images that no
-    model learned from. Choose the offset a in [0, 1] with `rmia_offset`, never on the images under attack. Source:
-    Zarifzadeh, Liu and Shokri (2024), Low-Cost High-Power Membership Inference Attacks.
+    and (S, m), at least 0, the mean over labels. The population are images that no model learned from. Choose the
+    offset a in [0, 1] with `rmia_offset`, never on the images under attack. Source: Zarifzadeh, Liu and Shokri (2024),
+    Low-Cost High-Power Membership Inference Attacks.
     """
     if not 0 <= offset <= 1 or gamma < 1:
         raise ValueError(f"offset {offset} and gamma {gamma}: expected an offset in [0, 1] and gamma at least 1")
-    population = np.asarray(population_reference_losses)
-    log_ratio = _rmia_ratio(losses, reference_losses, ~np.asarray(reference_is_member, dtype=bool), offset)
-    log_ratio_z = np.sort(_rmia_ratio(population_losses, population, np.ones(population.shape, dtype=bool), offset))
+    log_ratio = _rmia_ratio(losses, reference_losses, np.logical_not(reference_is_member), offset)
+    nobody = np.ones(np.shape(population_reference_losses), dtype=bool)
+    log_ratio_z = np.sort(_rmia_ratio(population_losses, population_reference_losses, nobody, offset))
     return np.searchsorted(log_ratio_z, log_ratio - np.log(gamma), side="left") / len(log_ratio_z)
 
 
@@ -363,6 +320,10 @@ def _membership_metrics(scores: np.ndarray, members: np.ndarray, others: np.ndar
     return columns
 
 
+def _null(samples: np.ndarray) -> dict[str, float]:
+    return boot.spread(MEMBERSHIP_METRICS, np.nanmean(samples, axis=0), samples)
+
+
 def _with_labels(phi: ArrayLike, num_axes: int) -> np.ndarray:
     """Confidences with a last axis of labels, which those of one label lack."""
     phi = np.asarray(phi, dtype=np.float64)
@@ -377,50 +338,23 @@ def _known(phi: np.ndarray) -> np.ndarray:
     return known
 
 
-def _target_and_shadows(phi: ArrayLike, shadow_phi: ArrayLike, **masks: ArrayLike) -> tuple[np.ndarray, ...]:
-    """Checked confidences (n, K) and (S, n, K), which labels are known (n, K), and masks (S, n)."""
-    phi, shadow_phi, *states = checked(
-        confidences=(_with_labels(phi, 1), "n K", "partial"),
-        shadow_confidences=(_with_labels(shadow_phi, 2), "S n K", "partial"),
-        **{name: (mask, "S n", "bool") for name, mask in masks.items()},
-    )
-    if (np.isnan(shadow_phi) != np.isnan(phi)).any():
-        raise ValueError("a confidence is nan in one model and not in another: nan means an unknown label, so in all")
-    return phi, shadow_phi, _known(phi), *states
-
-
-def _log_ratio(phi: ArrayLike, shadow_phi: ArrayLike, is_global_variance: bool, **states: ArrayLike) -> np.ndarray:
-    """Sum over labels of the log ratio of two Gaussians: those of the shadows in the first and in the second state."""
-    phi, shadow_phi, known, *masks = _target_and_shadows(phi, shadow_phi, **states)
-    first, second = (
-        norm.logpdf(phi, *_gaussian(shadow_phi, mask, is_global_variance, name))
-        for name, mask in zip(states, masks, strict=True)
-    )
-    return np.where(known, first - second, 0.0).sum(axis=1)
-
-
-def _gaussian(
-    shadow_phi: np.ndarray, mask: np.ndarray, is_global_variance: bool, state: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _gaussian(phi: np.ndarray, mask: np.ndarray, state: str, is_global_variance: bool) -> tuple[np.ndarray, ...]:
     """Median and standard deviation, both (n, K), over the shadows in the mask (S, n)."""
-    counts = mask.sum(axis=0)
-    needed = 1 if is_global_variance else 2
+    counts, needed = mask.sum(axis=0), 1 if is_global_variance else 2
     if counts.min() < needed or counts.max() < 2:
-        raise ValueError(
-            f"image {int(np.argmin(counts))} has {counts.min()} shadow models with {state}: at least {needed} are "
-            "needed and two for some image; train more, leave the image out, or use is_global_variance"
-        )
+        which = f"image {int(np.argmin(counts))} has {counts.min()} shadow models with {state}: at least {needed}"
+        raise ValueError(f"{which} and two for some image; train more, leave it out, or use is_global_variance")
     chosen = mask[:, :, None]
     # nan sorts to the end: the middle of the others is at known places, much faster than np.nanmedian.
-    ordered = np.sort(np.where(chosen, shadow_phi, np.nan), axis=0)
+    ordered = np.sort(np.where(chosen, phi, np.nan), axis=0)
     images = np.arange(len(counts))
     center = (ordered[(counts - 1) // 2, images] + ordered[counts // 2, images]) / 2
-    mean = np.where(chosen, shadow_phi, 0.0).sum(axis=0) / counts[:, None]
-    squares = np.where(chosen, (shadow_phi - mean) ** 2, 0.0).sum(axis=0)
+    mean = np.where(chosen, phi, 0.0).sum(axis=0) / counts[:, None]
+    squares = np.where(chosen, (phi - mean) ** 2, 0.0).sum(axis=0)
+    variance = squares / counts[:, None]
     if is_global_variance:
         # Over degrees of freedom: a variance of few values is too small by (count - 1) / count.
         free = np.where(np.isnan(squares), 0, counts[:, None] - 1).sum(axis=0)
         variance = np.nansum(squares, axis=0) / np.maximum(free, 1)
-    else:
-        variance = squares / counts[:, None]
-    return center, np.broadcast_to(np.sqrt(variance), center.shape) + _SMALLEST_STD
+    # Shadows may all agree; 1e-30 as LiRA's authors do.
+    return center, np.broadcast_to(np.sqrt(variance), center.shape) + 1e-30

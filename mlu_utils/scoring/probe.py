@@ -16,16 +16,13 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlu_utils.scoring.arrays import check_name, checked
-from mlu_utils.scoring.utility import accuracy, auc, balanced_accuracy
+from mlu_utils.naming import require_choice
+from mlu_utils.scoring.arrays import checked
+from mlu_utils.scoring.utility import MEAN_SCORES, SCORES
 
 NUM_FOLDS = 3
 INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C, on standardised features
-MAX_ITERATIONS = 5_000  # a safety net: lbfgs stops on its tolerance after tens to hundreds
-HIDDEN_UNITS = 64
-MLP_STEPS = 600  # Adam steps on batches of 64, whatever the number of rows
-MLP_BATCH_SIZE = 64
-MLP_PENALTY = 1.0  # scikit-learn's alpha, which it divides by the number of rows
+MLP_STEPS = 600  # Adam steps on batches of at most 64, whatever the number of rows
 
 
 def linear_probe(
@@ -34,8 +31,8 @@ def linear_probe(
     """How well a logistic regression fitted on one set of features predicts the label on another.
 
     probe_accuracy, probe_balanced_accuracy and probe_auc in [0, 1]; no information: AUC near .5. A label that
-    correlates with retained ones can be read out of any features that serve those, Retrain's included: only what
-    exceeds the same probe's value on Retrain is failed unlearning.
+    correlates with retained ones can be read from Retrain's features too: only what exceeds its value is failed
+    unlearning.
 
     Source: linear probes on frozen features (Alain and Bengio, 2017): standardised, L2 penalty, classes of equal mass.
     Differs: C is the best of `INVERSE_PENALTIES` by mean AUC over three inner folds, dealt by the seed. They do not
@@ -43,8 +40,7 @@ def linear_probe(
     """
     features_eval, labels_eval = _known_rows(features_eval, labels_eval, "eval", 1)
     logits = attack_logits(features_fit, labels_fit, features_eval, seed=seed)
-    scores = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "auc": auc}
-    return {f"probe_{name}": score(logits, labels_eval) for name, score in scores.items()}
+    return {f"probe_{name}": SCORES[name](logits, labels_eval) for name in MEAN_SCORES}
 
 
 def attack_logits(
@@ -53,15 +49,14 @@ def attack_logits(
     """What an attacker fitted on some rows says about others: (m,) log-odds of label 1, positive = predicts 1.
 
     At least three labels to fit are known of each class. "linear": see `linear_probe`; "mlp": one hidden layer of 64
-    ReLU units on standardised features, rows of the rarer class repeated until both weigh the same, a fixed number of
-    steps and a fixed penalty; a better attacker may exist. Source: Hewitt and Liang (2019), Designing and Interpreting
-    Probes.
+    ReLU units on standardised features, rows of the rarer class repeated until both weigh the same, fixed steps and
+    penalty; a better attacker may exist. Source: Hewitt and Liang (2019), Designing and Interpreting Probes.
 
     >>> x = np.linspace(-1, 1, 40)[:, None]
     >>> attack_logits(x, np.abs(x[:, 0]) > 0.5, [[0.0], [1.0]], attacker="mlp", seed=0) > 0
     array([False,  True])
     """
-    check_name("attacker", attacker, ATTACKERS)
+    require_choice("attacker", attacker, ATTACKERS)
     features_fit, labels_fit = _known_rows(features_fit, labels_fit, "fit", NUM_FOLDS)
     features_eval, _ = checked(features_eval=(features_eval, "m d"), features_fit=(features_fit, "n d"))
     return ATTACKERS[attacker](features_fit, labels_fit, features_eval, seed)
@@ -70,28 +65,21 @@ def attack_logits(
 def _linear(features_fit: np.ndarray, labels_fit: np.ndarray, features_eval: np.ndarray, seed: int) -> np.ndarray:
     # GridSearchCV and not LogisticRegressionCV: the latter's arguments change meaning between scikit-learn releases.
     # A constant feature gets scale 1 and stays a harmless column of zeros; L2 and lbfgs are the defaults.
-    classifier = LogisticRegression(class_weight="balanced", max_iter=MAX_ITERATIONS)
-    probe = GridSearchCV(
-        make_pipeline(StandardScaler(), classifier),
-        {"logisticregression__C": INVERSE_PENALTIES},
-        scoring="roc_auc",
-        cv=StratifiedKFold(NUM_FOLDS, shuffle=True, random_state=seed),
-    ).fit(features_fit, labels_fit)
-    return probe.decision_function(features_eval)
+    # The iterations are a safety net: lbfgs stops on its tolerance after tens to hundreds.
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=5_000))
+    folds = StratifiedKFold(NUM_FOLDS, shuffle=True, random_state=seed)
+    probe = GridSearchCV(pipeline, {"logisticregression__C": INVERSE_PENALTIES}, scoring="roc_auc", cv=folds)
+    return probe.fit(features_fit, labels_fit).decision_function(features_eval)
 
 
 def _mlp(features_fit: np.ndarray, labels_fit: np.ndarray, features_eval: np.ndarray, seed: int) -> np.ndarray:
     scaler = StandardScaler().fit(features_fit)
     sides = [np.flatnonzero(labels_fit == value) for value in (0, 1)]
     rows = np.concatenate([np.resize(side, max(map(len, sides))) for side in sides])
-    batch_size = min(MLP_BATCH_SIZE, len(rows))
-    network = MLPClassifier(
-        (HIDDEN_UNITS,),
-        alpha=MLP_PENALTY,
-        batch_size=batch_size,
-        max_iter=-(-MLP_STEPS // -(-len(rows) // batch_size)),
-        random_state=seed,
-    )
+    batch_size = min(64, len(rows))
+    num_epochs = -(-MLP_STEPS // -(-len(rows) // batch_size))
+    # Its penalty, alpha, is divided by the number of rows.
+    network = MLPClassifier((64,), alpha=1.0, batch_size=batch_size, max_iter=num_epochs, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is the choice, not a tolerance
         network.fit(scaler.transform(features_fit[rows]), labels_fit[rows])
@@ -100,10 +88,7 @@ def _mlp(features_fit: np.ndarray, labels_fit: np.ndarray, features_eval: np.nda
     return logit(np.clip(share, 1e-15, 1 - 1e-15))
 
 
-ATTACKERS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]] = {
-    "linear": _linear,
-    "mlp": _mlp,
-}
+ATTACKERS: dict[str, Callable] = {"linear": _linear, "mlp": _mlp}
 
 
 def _known_rows(features: ArrayLike, labels: ArrayLike, name: str, fewest: int) -> tuple[np.ndarray, np.ndarray]:

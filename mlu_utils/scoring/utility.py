@@ -2,7 +2,7 @@
 
 The scores in `SCORES` take logits (n,), finite, and labels (n,), 1, 0 or nan = unknown, which is dropped, and return a
 number in [0, 1]. What breaks this, or lacks a class that the score needs, is refused with a ValueError. A label is
-predicted where its logit is above 0: a probability of one half predicts nothing.
+predicted where its logit is above 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,8 +46,8 @@ def balanced_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
 def auc(logits: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve: P(logit of a positive > logit of a negative), ties counting one half.
 
-    Below .5 the ranking is inverted and leaks just as much. Source: Hanley and McNeil (1982), from mid-ranks;
-    `sklearn.metrics.roc_auc_score` takes logits that differ by a rounding error for equal.
+    Source: Hanley and McNeil (1982), from mid-ranks; `sklearn.metrics.roc_auc_score` takes logits that differ by a
+    rounding error for equal.
 
     >>> auc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
     0.875
@@ -65,49 +65,41 @@ def flip_safe_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
     return max(value, 1.0 - value)
 
 
-SCORES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    score.__name__: score
-    for score in (accuracy, balanced_accuracy, recall, false_positive_rate, auc, flip_safe_accuracy)
-}
+_SCORES = (accuracy, balanced_accuracy, recall, false_positive_rate, auc, flip_safe_accuracy)
+SCORES: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {score.__name__: score for score in _SCORES}
 
 
 def binary_scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Every score in `SCORES` of one label of which both classes are present, by name."""
-    return {name: score(logits, labels) for name, score in SCORES.items()}
+    """Every score in `SCORES` of one label, (n,) each; nan for a score that lacks a class it needs."""
+    present = {value for value in (0, 1) if np.any(np.asarray(labels) == value)}
+    return {
+        name: score(logits, labels) if present and present.issuperset(NEEDS.get(name, ())) else _NAN
+        for name, score in SCORES.items()
+    }
 
 
-def label_scores(
-    logits: ArrayLike, labels: ArrayLike, label_names: Sequence[str], forgotten: ArrayLike
-) -> list[dict[str, str | float]]:
+def label_scores(logits: ArrayLike, labels: ArrayLike, label_names: Sequence[str], forgotten: ArrayLike) -> list[dict]:
     """Every score of every label, and the means over what was retained and what was forgotten.
 
     Arrays are logits (n, K), labels (n, K), 1, 0 or nan, and forgotten, bool, (K,) for whole labels or (n, K) for
-    entries; all False gives the original's plain scores.
-
-    Returns:
-        Records {"label", "metric", "value"}: each score over all known entries of a label; where these are forgotten in
-        part, also of either part, as `forgotten_<score>` and `retained_<score>`; at last, as labels "retained" and
-        "forgotten", the means over labels of `MEAN_SCORES` on the entries of that kind. A score that lacks a class is
-        nan and left out of the means.
+    entries. Records {"label", "metric", "value"}: each score over all known entries of a label; where these are
+    forgotten in part, also of either part, as `forgotten_<score>` and `retained_<score>`; at last, as labels "retained"
+    and "forgotten", the means over labels of `MEAN_SCORES` on the entries of that kind. A score that lacks a class is
+    nan and left out of the means.
     """
-    mask = np.asarray(forgotten)
-    logits, labels, mask = checked(
-        logits=(logits, "n K"),
-        labels=(labels, "n K", "label"),
-        forgotten=(mask, "K" if mask.ndim == 1 else "n K", "bool"),
-    )
+    request = forgotten, "K" if np.ndim(forgotten) == 1 else "n K", "bool"
+    logits, labels, mask = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"), forgotten=request)
     names = _names(label_names, logits.shape[1], "labels")
     mask = np.broadcast_to(mask, logits.shape)
-    records: list[dict[str, str | float]] = []
+    known, records = ~np.isnan(labels), []
     parts: dict[str, list[dict[str, float]]] = {"retained": [], "forgotten": []}
-    known = ~np.isnan(labels)
     for k, name in enumerate(names):
-        records += _records(name, _defined_scores(logits[:, k], labels[:, k]))
+        records += _records(name, binary_scores(logits[:, k], labels[:, k]))
         split = {"forgotten": known[:, k] & mask[:, k], "retained": known[:, k] & ~mask[:, k]}
         is_partial = all(part.any() for part in split.values())
         for part_name, part in split.items():
             if part.any():
-                scores = _defined_scores(logits[part, k], labels[part, k])
+                scores = binary_scores(logits[part, k], labels[part, k])
                 parts[part_name].append(scores)
                 if is_partial:
                     records += _records(name, scores, f"{part_name}_")
@@ -120,31 +112,25 @@ def label_scores(
 
 def class_scores(
     logits: ArrayLike, labels: ArrayLike, class_names: Sequence[str], forgotten_mask: ArrayLike
-) -> list[dict[str, str | float]]:
+) -> list[dict]:
     """Scores of a single-label classifier: retained and forgotten images, and each class against the rest.
 
     A class is predicted where its logit exceeds every other; a tie for the first place predicts nothing. Arrays are
-    logits (n, C), labels (n,), integers in [0, C), and forgotten_mask, bool (n,). Records {"label", "metric", "value"}:
-    per class recall, false_positive_rate, balanced_accuracy and auc (of its `class_margins`), nan where images of the
-    class or of the rest are missing; "retained" and "forgotten": accuracy, if there are any.
+    logits (n, C), labels (n,), integers in [0, C), and forgotten_mask, bool (n,). Records as in `label_scores`: per
+    class recall, false_positive_rate, balanced_accuracy and auc (of its `class_margins`), nan where images of the class
+    or of the rest are missing; "retained" and "forgotten": accuracy, if there are any.
     """
     logits, labels = known_classes(logits, labels)
     mask, _ = checked(forgotten_mask=(forgotten_mask, "n", "bool"), classes=(labels, "n", "whole"))
     names = _names(class_names, logits.shape[1], "classes")
     is_tie = (logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1
     predicted = np.where(is_tie, -1, logits.argmax(axis=1))
-    margins = class_margins(logits)
-    records: list[dict[str, str | float]] = []
+    margins, records = class_margins(logits), []
     for c, name in enumerate(names):
-        positive, hit = labels == c, predicted == c
-        recall_c, false_c = (float(hit[part].mean()) if part.any() else _NAN for part in (positive, ~positive))
-        values = {
-            "recall": recall_c,
-            "false_positive_rate": false_c,
-            "balanced_accuracy": (recall_c + 1.0 - false_c) / 2.0,
-            "auc": auc(margins[:, c], positive) if positive.any() and not positive.all() else _NAN,
-        }
-        records += _records(name, values)
+        scores = binary_scores(np.where(predicted == c, 1.0, -1.0), labels == c)
+        scores["auc"] = binary_scores(margins[:, c], labels == c)["auc"]
+        wanted = ("recall", "false_positive_rate", "balanced_accuracy", "auc")
+        records += _records(name, {metric: scores[metric] for metric in wanted})
     for part_name, part in (("retained", ~mask), ("forgotten", mask)):
         if part.any():
             records += _records(part_name, {"accuracy": float(np.mean(predicted[part] == labels[part]))})
@@ -163,9 +149,9 @@ def reassign_removed_class(
 ) -> np.ndarray:
     """The labels (n,) of ordered classes, every image of the removed class moved to the nearest class that is left.
 
-    `positions` (C,) say where each class lies on its axis, such as the middle of an age group in years, and `values`
-    (n,) where each image lies, by default at its class. Of two classes equally near the lower one. Source: Hossain et
-    al. (2025), section 7.1 (Table 3), "distance-based heuristic" over age groups, without a formula.
+    `positions` (C,) say where each class lies, such as the middle of an age group in years, and `values` (n,) where
+    each image lies, by default at its class. Of two classes equally near the lower one. Source: Hossain et al. (2025),
+    section 7.1 (Table 3), "distance-based heuristic" over age groups, without a formula.
     """
     labels, positions, values = checked(labels=(labels, "n", "whole"), positions=(positions, "C"), values=(values, "n"))
     classes = np.arange(len(positions))
@@ -186,14 +172,5 @@ def _names(names: Sequence[str], count: int, what: str) -> tuple[str, ...]:
     return names
 
 
-def _defined_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """`binary_scores`, with nan for a score that lacks the class it needs."""
-    present = {value for value in (0, 1) if (labels == value).any()}
-    return {
-        name: score(logits, labels) if present and present.issuperset(NEEDS.get(name, ())) else _NAN
-        for name, score in SCORES.items()
-    }
-
-
-def _records(label: str, values: dict[str, float], prefix: str = "") -> list[dict[str, str | float]]:
+def _records(label: str, values: dict[str, float], prefix: str = "") -> list[dict]:
     return [{"label": label, "metric": f"{prefix}{name}", "value": value} for name, value in values.items()]
