@@ -143,7 +143,7 @@ def test_conjugate_gradient_is_the_dense_inverse(make_table, text):
     torch.testing.assert_close(ours, truth, rtol=1e-2, atol=1e-3 * scale)
     # What is left is float32: the same solver in float64 agrees a thousand times better.
     model = copy.deepcopy(task.model).double()
-    exact = influence._conjugate_gradient(model, images, noisy, labels, chosen, 0.05, 200)
+    exact = influence._conjugate_gradient(model, (images, noisy), labels, chosen, 0.05, 200)
     torch.testing.assert_close(exact, truth, rtol=1e-5, atol=1e-6 * scale)
 
 

@@ -1,11 +1,8 @@
-"""A task: a model, a label table and what must be forgotten. Every method takes one and nothing else about its work.
-
-The task holds the mask over the label table, hands out batches of images to forget and to keep, and computes their
-losses. Nothing here knows a method.
-"""
+"""A task: a model, a label table and what must be forgotten. Every method takes one and nothing else about its work."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,15 +46,9 @@ class Task:
     Args:
         model: the original model, on the device to work on; no method changes it.
         table: the data; methods look at its train split, unless they say otherwise.
-        request: what to forget, as a `ForgetRequest` or in its written form, such as "label:Smiling".
+        request: what to forget; its `mask`, bool (N, K) on the CPU, is True for these entries.
         seed: of everything that a method draws at random.
         precision: number format of forward and backward passes.
-
-    Attributes:
-        mask: bool (N, K) on the CPU, True = forget this entry.
-        forget_rows, retain_rows: int64, training images with something to forget and with something to keep. For a
-            label request both are all images, for a class or a person they have none in common, for a partial
-            request the first are among the second.
 
     Raises:
         ValueError: a request that this table cannot serve.
@@ -85,12 +76,12 @@ class Task:
 
     @cached_property
     def forget_rows(self) -> torch.Tensor:
-        """Training images with a known entry to forget."""
+        """Training images with a known entry to forget, int64; they may be among the others, or all of them."""
         return rows_with_entries(self.table, self.table.rows("train"), ~self.mask)
 
     @cached_property
     def retain_rows(self) -> torch.Tensor:
-        """Training images with a known entry to keep."""
+        """Training images with a known entry to keep, int64."""
         return rows_with_entries(self.table, self.table.rows("train"), self.mask)
 
     def start(self) -> nn.Module:
@@ -122,7 +113,7 @@ class Passes:
 
 
 class TaskBatches:
-    """Passes over the images to forget and those to keep; each pass has a new order."""
+    """Passes over the images to forget and those with something to keep, each in a new order."""
 
     def __init__(self, task: Task, batch_size: int) -> None:
         self._is_one_side = torch.equal(task.forget_rows, task.retain_rows)
@@ -130,21 +121,33 @@ class TaskBatches:
         self._retain = Passes(task, task.retain_rows, batch_size, seed=task.seed + 1)
 
     def forget(self, num_epochs: int = 1) -> Iterator[Batch]:
-        """Return passes over the images to forget."""
+        """Return passes over the first."""
         return chain.from_iterable(repeat(self._forget, num_epochs))
 
     def retain(self, num_epochs: int = 1) -> Iterator[Batch]:
-        """Return passes over the images with something to keep."""
+        """Return passes over the second."""
         return chain.from_iterable(repeat(self._retain, num_epochs))
 
     def pairs(self, num_epochs: int = 1) -> Iterator[tuple[Batch, Batch]]:
-        """Return passes over the images to keep, each batch with one to forget, which start over when used up.
+        """Return passes over the second, each batch with one of the first, which start over when used up.
 
-        Where both sides are the same images the pair is one batch twice, so that one forward pass can serve both.
+        Where both are the same images a pair is one batch twice, so that one forward pass can serve both.
         """
         if self._is_one_side:
             return ((batch, batch) for batch in self.retain(num_epochs))
         return zip(self.retain(num_epochs), chain.from_iterable(repeat(self._forget)), strict=False)
+
+
+@contextlib.contextmanager
+def without_weight_gradients(model: nn.Module) -> Iterator[None]:
+    """Run a block in which autograd forms no gradient of the model's weights."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
 
 
 def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,15 +159,12 @@ def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> tuple[torch.T
 def ascent_loss(
     logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, *, is_bounded: bool = True
 ) -> torch.Tensor:
-    """Return the mean loss over the known entries to forget, for climbing.
+    """Return the mean loss over the known entries to forget, for climbing, see `requests.forget_loss`.
 
-    Args:
-        logits: (B, K) multi-label, (B, C) single-label.
-        labels, mask: (B, K).
-        is_bounded: an entry's loss counts up to that of a model that says nothing, log 2 for a binary label and
-            log C for C classes, and has no gradient beyond. Unbounded, climbing turns a binary label round: it is
-            predicted wrongly with certainty and can be read backwards. Bounded, the certainty goes, but logits may
-            still end just beyond 0 in the wrong order: look at the AUC too.
+    Bounded, an entry's loss counts up to that of a model that says nothing, log 2 for a binary label and log C for C
+    classes, and has no gradient beyond. Unbounded, climbing turns a binary label round: it is predicted wrongly with
+    certainty and can be read backwards. Bounded, the certainty goes, but logits may still end just beyond 0 in the
+    wrong order: look at the AUC too.
     """
     losses, known = entry_losses(logits, labels)
     if is_bounded:
