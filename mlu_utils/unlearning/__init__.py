@@ -36,21 +36,13 @@ READINGS = ("printed", "targeted", "random")
 
 @dataclass(frozen=True)
 class Method:
-    """A method and what it can do.
+    """A method and what it can do."""
 
-    Args:
-        path: "module:function"; the module is imported when the method is first used.
-        display_name: in full.
-        paper: authors, year and title.
-        kinds: of requests that it takes.
-        readings: ("-",) for a method that can be read in one way only.
-    """
-
-    path: str
+    path: str  # "module:function"; the module is imported when the method is first used
     display_name: str
-    paper: str
-    kinds: tuple[str, ...] = REQUEST_KINDS
-    readings: tuple[str, ...] = ("-",)
+    paper: str  # authors, year and title
+    kinds: tuple[str, ...] = REQUEST_KINDS  # of requests that it takes
+    readings: tuple[str, ...] = ("-",)  # the default is for a method that can be read in one way only
 
     @property
     def module(self) -> str:
@@ -171,15 +163,11 @@ def unlearn(
         name: a name in `METHODS`.
         model: on the device to work on; not changed.
         table: the data, see `ImageTable.from_tensors` for your own.
-        request: for example "label:Smiling", see `ForgetRequest.parse`.
+        request: of a kind that the method takes, for example "label:Smiling", see `ForgetRequest.parse`.
         seed: of everything random.
         precision: number format, "fp32", "bf16" or "auto".
         head: name of the last Linear layer where it is not `fc`, such as "classifier.1".
         **hyperparameters: of the method, see `METHODS[name].hyperparameters`.
-
-    Raises:
-        ValueError: unknown method or hyperparameter, a kind of request that the method does not take, or a model
-            whose head has another name.
 
     Example:
         >>> from mlu_utils import data, models

@@ -29,7 +29,7 @@ def constrained_finetune(
     split: str = "train",
     round_number: int = 0,
 ) -> list[float]:
-    """Train the model in place on the retain loss and return the loss before each step; then clamp modified weights.
+    """Train the model in place on the retain loss, clamp modified weights after each step, return the losses before.
 
     BatchNorm stays in eval mode: its statistics do not move, and the clamp bounds the function that was scored.
 
@@ -37,11 +37,8 @@ def constrained_finetune(
         task: no gradient comes from the entries that it forgets.
         model: in eval mode; where the loss became infinite or nan (NonFiniteLossError) it is as before.
         modified: parameter name -> bool, the weights of W_f that were changed. Others move freely.
-        num_steps: of SGD, 0 = none.
+        num_steps, learning_rate, batch_size: of SGD, on images of the split, in an order of each round's own.
         epsilon: half-width of the interval around the value right after modification, >= 0.
-        learning_rate, batch_size: of SGD.
-        split: images to learn from.
-        round_number: each round has its own order of the images.
 
     Source: Hossain et al. (2025), Algorithm 3, which gives no number of steps.
     """
@@ -49,15 +46,11 @@ def constrained_finetune(
     if num_steps == 0:
         return []
     parameters = dict(model.named_parameters())
-    # Infinite bounds leave the other weights free, so that one clamp serves a whole tensor.
-    bounds = {
-        name: (
-            torch.where(chosen, parameters[name].detach() - epsilon, -torch.inf),
-            torch.where(chosen, parameters[name].detach() + epsilon, torch.inf),
-        )
-        for name, chosen in modified.items()
-        if chosen.any()
-    }
+    bounds = {}
+    for name, chosen in modified.items():
+        if chosen.any():  # infinite bounds leave the other weights free, so that one clamp serves a whole tensor
+            value = parameters[name].detach()
+            bounds[name] = [torch.where(chosen, value + s * epsilon, s * torch.inf) for s in (-1, 1)]
 
     @torch.no_grad()
     def clamp(_loss: torch.Tensor) -> None:

@@ -21,12 +21,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlu_utils.data.batches import Batches
-from mlu_utils.data.table import ImageTable
 from mlu_utils.naming import require_choice
 from mlu_utils.requests import entry_losses
-from mlu_utils.training import device_of
+from mlu_utils.training import in_eval_mode
 from mlu_utils.unlearning.importance import Weights, chosen_entries, gradient_statistics, unflatten
-from mlu_utils.unlearning.task import Task, without_weight_gradients
+from mlu_utils.unlearning.task import Pair, Task, without_weight_gradients
 
 # exact: one backward pass for each logit that the loss reads. sampled: one backward pass in all, unbiased (random signs
 # over the logits). squared_minibatch: mean over batches of the squared gradient, which others call Fisher: biased,
@@ -46,28 +45,12 @@ class ImageStatistics(NamedTuple):
     """Averages over images n of what one loss L = mean_n l_n does to each weight, flat over all weights."""
 
     hessian: torch.Tensor  # diagonal of the Hessian of L
-    mean_square: torch.Tensor  # mean over images of (dl_n/dw)^2
+    sensitivity: torch.Tensor  # root of the mean over images of (dl_n/dw)^2: images cannot cancel in it
     mean: torch.Tensor  # dL/dw
-
-    @property
-    def sensitivity(self) -> torch.Tensor:
-        """Root mean square of the images' gradients: images cannot cancel in it."""
-        return self.mean_square.sqrt()
 
 
 class NotPiecewiseLinearError(ValueError):
     """This network has no exact diagonal here."""
-
-
-def is_exact_for(model: nn.Module, table: ImageTable) -> bool:
-    """Return whether the exact diagonal is to be had for this network, by one pass over one image of the table."""
-    [(images, _, _)] = Batches(table, torch.tensor([0]), batch_size=1, device=device_of(model))
-    try:
-        with _LayerTap(model) as tap:
-            tap.forward(images)
-    except NotPiecewiseLinearError:
-        return False
-    return True
 
 
 def diagonal_hessian(
@@ -78,9 +61,7 @@ def diagonal_hessian(
     The network has Conv2d, Linear and BatchNorm2d layers and piecewise linear activations, else a ValueError; the
     method is one of `HESSIANS`.
 
-    Source: Hossain et al. (2025), Algorithm 2 (H_ii); Schraudolph (2002) for the Gauss-Newton matrix.
-
-    Differs: the paper does not say how it gets H_ii.
+    Source: Schraudolph (2002) for the Gauss-Newton matrix; Hossain et al. (2025) do not say how they get H_ii.
     """
     require_choice("Hessian method", method, HESSIANS)
     if method == "squared_minibatch":
@@ -100,7 +81,7 @@ def image_statistics(
 ) -> ImageStatistics:
     """Return curvature, "exact" or "sampled", and gradients of the loss from one forward pass over the rows.
 
-    Without `has_gradient`, `mean_square` and `mean` are 0 and a backward pass is saved; see `diagonal_hessian`.
+    Without `has_gradient`, `sensitivity` and `mean` are 0 and a backward pass is saved; see `diagonal_hessian`.
     """
     model, device = model or task.model, task.device
     generator = torch.Generator().manual_seed(task.seed)
@@ -141,7 +122,7 @@ def image_statistics(
     sums /= num_entries
     # l_n = (images / entries) * sum of the image's losses, so that L is the mean of l_n.
     squares *= len(rows) / num_entries**2
-    return ImageStatistics(hessian, squares, sums)
+    return ImageStatistics(hessian, squares.sqrt(), sums)
 
 
 def _loss_hessian_factor(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -159,15 +140,8 @@ def _loss_hessian_factor(logits: torch.Tensor, labels: torch.Tensor, chosen: tor
 
 def _layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers that have weights, by name; refuse those for which the identity above is not known to hold."""
-    layers = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-            raise ValueError(
-                f"layer {name!r} is BatchNorm in train mode: there each image's output depends on the whole batch and "
-                "the diagonal identity fails; call model.eval() first"
-            )
-        if not any(True for _ in module.parameters(recurse=False)):
-            continue
+    layers = {n: m for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+    for name, module in layers.items():
         is_plain = not isinstance(module, nn.Conv2d) or (
             module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
         )
@@ -176,15 +150,11 @@ def _layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:
                 f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here (Linear, "
                 "BatchNorm2d and Conv2d without groups, zeros as padding, have): use squared_minibatch"
             )
-        layers[name] = module
     return layers
 
 
 class _LayerTap(contextlib.ExitStack):
-    """Record each layer's input and output gradient: an image's weight gradient is their outer product.
-
-    So its square needs no backward pass of its own: one pass serves the whole batch.
-    """
+    """Record each layer's input and output gradient: their outer products are the gradients of a batch's images."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -193,6 +163,7 @@ class _LayerTap(contextlib.ExitStack):
         self._gradients: dict[str, torch.Tensor] = {}
 
     def __enter__(self) -> _LayerTap:
+        self.enter_context(in_eval_mode(self._model))
         # Weight gradients are formed here, per image; autograd must not form them too.
         self.enter_context(without_weight_gradients(self._model))
         for name, layer in self._layers.items():
@@ -201,9 +172,7 @@ class _LayerTap(contextlib.ExitStack):
 
     def _record(self, name: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if name in self._inputs:
-            raise NotPiecewiseLinearError(
-                f"layer {name!r} is used twice in one pass: its exact diagonal is not implemented"
-            )
+            raise NotPiecewiseLinearError(f"layer {name!r} is used twice in a pass: no exact diagonal here")
         self._inputs[name] = inputs[0].detach()
         # A hook on the tensor sees the gradient before a later in-place ReLU, which reading .grad would miss.
         output.register_hook(partial(self._gradients.__setitem__, name))
@@ -235,13 +204,8 @@ class _LayerTap(contextlib.ExitStack):
                         sums[target] += (left @ x.transpose(0, 1).flatten(1).T).view_as(sums[target])
 
 
-def _gradient_factors(
-    layer: nn.Module, a: torch.Tensor, g: torch.Tensor
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return for each parameter (B, O, P) and (B, I, P), whose product over P is the gradient of each image.
-
-    They come from the layer's input a and output gradient g.
-    """
+def _gradient_factors(layer: nn.Module, a: torch.Tensor, g: torch.Tensor) -> dict[str, Pair]:
+    """Return for each parameter (B, O, P) and (B, I, P), whose product over P is the gradient of each image."""
     ones = torch.ones(len(a), 1, 1, dtype=a.dtype, device=a.device)
     if isinstance(layer, nn.BatchNorm2d):
         scale = torch.rsqrt(layer.running_var + layer.eps).view(1, -1, 1, 1)

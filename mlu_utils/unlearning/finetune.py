@@ -40,15 +40,11 @@ def finetune(
 def last_layers(model: nn.Module, k: int, counting: str = "blocks") -> list[str]:
     """Return the names of the modules with weights that CF-k trains, from the output backwards.
 
-    Modules count in the order in which they are registered; the BatchNorm layers on the way belong to them.
-
-    Args:
-        model: a network.
-        k: how many, 1..number there are, of
-        counting: "blocks": the network's stages, of a ResNet-18 and k = 3 the head, layer4 and layer3 (Choi and Na);
-            a plain sequence of layers counts one block a convolution, and a network that is but a trunk and a head
-            has the blocks of its trunk. "modules": single Conv2d and Linear modules, of a ResNet-18 and k = 3 the
-            head and both convolutions of the last block (Goel et al.).
+    Counting "blocks", these are the network's last k stages, of a ResNet-18 and k = 3 the head, layer4 and layer3 (Choi
+    and Na); a plain sequence of layers counts one block a convolution, and a network that is but a trunk and a head
+    has the blocks of its trunk. Counting "modules": single Conv2d and Linear modules in the order of registration, of
+    a ResNet-18 and k = 3 the head and both convolutions of the last block (Goel et al.). The BatchNorm layers on the
+    way belong to them.
     """
     require_choice("counting", counting, COUNTINGS)
     stages = _stages(model) if counting == "blocks" else []
@@ -94,13 +90,10 @@ def cf_k(
     batchnorm: str = "train",
     freezes_statistics: bool = True,
 ) -> nn.Module:
-    """Return a copy whose last k layers were trained on the retain loss, everything below frozen.
+    """Return a copy whose `last_layers` were trained on the retain loss, everything below frozen.
 
-    Args:
-        k, counting: see `last_layers`.
-        is_reinitialised: start these layers anew, see `eu_k`.
-        freezes_statistics: keep the running statistics of frozen BatchNorm layers too; False is what the public
-            codes do, where they move although the layer is called frozen.
+    `freezes_statistics` keeps the running statistics of frozen BatchNorm layers too; False is what the public codes
+    do, where they move although the layer is called frozen. For `is_reinitialised` see `eu_k`.
 
     Source: Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning; Choi and Na (2023),
     public notebooks: k = 3, counting and the other defaults.

@@ -6,7 +6,7 @@ Models run in eval mode and are left as they were.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ Weights = dict[str, torch.Tensor]
 LOSSES = ("forget", "retain", "all")  # the mean loss over the entries to forget, those to keep, or both
 
 
-@dataclass(frozen=True)
-class GradientStatistics:
+class GradientStatistics(NamedTuple):
     """Averages over batches of the gradient g of one loss, flat over all weights."""
 
     mean: torch.Tensor  # g
@@ -34,17 +33,11 @@ class GradientStatistics:
 def gradient_statistics(
     task: Task, rows: torch.Tensor, *, loss: str, batch_size: int = 64, model: nn.Module | None = None
 ) -> GradientStatistics:
-    """Return the averages of one loss's gradient over batches of the rows, each weighted by its number of entries.
+    """Return the averages of one of `LOSSES`' gradient over batches of the rows, weighted by their number of entries.
 
     So `mean` is the gradient of the loss over all rows. `mean_absolute` is the sensitivity S(w) of Hossain et al.
     (2025), equation 1, which does not say whether images are averaged before or after the absolute value: at a
-    trained optimum they cancel in large batches, so small ones say more.
-
-    Args:
-        task: what must be forgotten, and the model to look at unless another `model` is given.
-        rows: calibration images, of which some must have an entry of this loss.
-        loss: one of `LOSSES`.
-        batch_size: images a gradient is averaged over.
+    trained optimum they cancel in large batches, so small ones say more. The model is the task's by default.
     """
     model, rows = model or task.model, rows.cpu()
     chosen = chosen_entries(task.table.labels, task.mask, loss)

@@ -13,20 +13,16 @@ from mlu_utils.data.batches import Batches
 from mlu_utils.models import head
 from mlu_utils.naming import require_at_least, require_choice, require_share
 from mlu_utils.requests import entry_losses
+from mlu_utils.training import in_eval_mode
 from mlu_utils.unlearning.curvature import output_gradient
-from mlu_utils.unlearning.task import Task
+from mlu_utils.unlearning.task import Pair, Task
 
 SOLVERS = ("last_layer", "conjugate_gradient")
+MOST_ITERATIONS = 50  # of conjugate gradients
 
 
 def image_influence(
-    task: Task,
-    rows: torch.Tensor,
-    *,
-    solver: str = "last_layer",
-    damping: float = 1e-3,
-    noise_std: float = 0.1,
-    max_iterations: int = 50,
+    task: Task, rows: torch.Tensor, *, solver: str = "last_layer", damping: float = 1e-3, noise_std: float = 0.1
 ) -> torch.Tensor:
     """Return the influence of each row, float64 (len(rows),): I(x) = - grad l(x')^T (H + damping I)^-1 grad l(x).
 
@@ -34,13 +30,12 @@ def image_influence(
     over the rows. Large |I|: a small change of the image moves the model's view of the forgotten entries a lot.
 
     Args:
-        task: its seed is that of the noise, its model in eval mode.
+        task: its seed is that of the noise; its model runs in eval mode.
         rows: images to rate, of which some must have an entry to forget.
         solver: "last_layer": weights of the head only, inverted in closed form; "conjugate_gradient": all weights,
             Gauss-Newton matrix (positive, so that the solver converges), one solve an image: for small networks.
         damping: > 0.
         noise_std: standard deviation of the Gaussian noise, in units of the network input.
-        max_iterations: of each conjugate gradient solve.
 
     Source: Hossain et al. (2025), Algorithm 1; Koh and Liang (2017) for the inverse Hessian.
 
@@ -52,17 +47,14 @@ def image_influence(
     if not 0 < damping < math.inf:
         raise ValueError(f"damping must be positive (H may be singular), got {damping}")
     model, device = task.model, task.device
-    if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
-        raise ValueError("BatchNorm is in train mode: each image's loss would depend on its batch; call model.eval()")
     [(images, labels, _)] = Batches(task.table, rows, batch_size=len(rows), device=device)
     chosen = task.mask.to(device)[rows.to(device)] & ~labels.isnan()
     if not chosen.any():
         raise ValueError(f"nothing to forget among the {len(rows)} rows: choose rows that the request touches")
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(task.seed))
-    pair = images, images + noise_std * noise.to(device)
-    if solver == "last_layer":
-        return _last_layer(model, pair, labels, chosen, damping).cpu()
-    return _conjugate_gradient(model, pair, labels, chosen, damping, max_iterations).cpu()
+    solve = _last_layer if solver == "last_layer" else _conjugate_gradient
+    with in_eval_mode(model):
+        return solve(model, (images, images + noise_std * noise.to(device)), labels, chosen, damping).cpu()
 
 
 def most_influential(influence: torch.Tensor, rows: torch.Tensor, share: float) -> torch.Tensor:
@@ -74,11 +66,7 @@ def most_influential(influence: torch.Tensor, rows: torch.Tensor, share: float) 
 
 @torch.no_grad()
 def _last_layer(
-    model: nn.Module,
-    pair: tuple[torch.Tensor, torch.Tensor],
-    labels: torch.Tensor,
-    chosen: torch.Tensor,
-    damping: float,
+    model: nn.Module, pair: Pair, labels: torch.Tensor, chosen: torch.Tensor, damping: float
 ) -> torch.Tensor:
     features = []
     with head(model).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].double())):
@@ -109,37 +97,27 @@ def _last_layer(
 
 
 class _SummedChosenLoss(nn.Module):
-    """Loss of a batch whose targets are the labels and, beside them, which entries count."""
+    """Loss of a batch whose targets are the labels and, beside them, 0 or 1 for the entries that count."""
 
     reduction = "sum"
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._dtype = dtype
-
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Sum the chosen losses; `target` holds labels, then 0/1 for chosen."""
         labels, chosen = target.chunk(2, dim=1)
-        losses, _ = entry_losses(logits, labels.to(self._dtype))
+        losses, _ = entry_losses(logits, labels if labels.shape == logits.shape else labels.long())
         return (losses * chosen).sum()
 
 
 def _conjugate_gradient(
-    model: nn.Module,
-    pair: tuple[torch.Tensor, torch.Tensor],
-    labels: torch.Tensor,
-    chosen: torch.Tensor,
-    damping: float,
-    max_iterations: int,
+    model: nn.Module, pair: Pair, labels: torch.Tensor, chosen: torch.Tensor, damping: float
 ) -> torch.Tensor:
     parameters, images = list(model.parameters()), pair[0]
-    loss = _SummedChosenLoss(labels.dtype if labels.dtype == torch.int64 else images.dtype)
+    loss = _SummedChosenLoss()
     target = torch.cat([labels.nan_to_num(0).to(images.dtype), chosen.to(images.dtype)], 1)
     data = [(images, target)]
     ggn = GGNLinearOperator(model, loss, parameters, data, check_deterministic=False, num_data=len(images))
     identity = IdentityLinearOperator([p.shape for p in parameters], images.device, parameters[0].dtype)
     damped = ggn * (1 / int(chosen.sum())) + damping * identity
-    inverse = CGInverseLinearOperator(damped, max_iter=max_iterations, tolerance=1e-5, eps=1e-20)
+    inverse = CGInverseLinearOperator(damped, max_iter=MOST_ITERATIONS, tolerance=1e-5, eps=1e-20)
 
     def gradient(x: torch.Tensor, n: int) -> torch.Tensor:
         value = loss(model(x[n : n + 1]), target[n : n + 1])

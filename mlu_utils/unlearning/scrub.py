@@ -27,14 +27,10 @@ def distillation_divergence(
 ) -> torch.Tensor:
     """Return T^2 times the mean KL(teacher || student) over the chosen entries, both softened by T; 0 for none.
 
-    Args:
-        student, teacher: logits (B, num_outputs).
-        chosen: bool (B, K), entries that count; K = 1 for single-label data.
-        temperature: T > 0.
-        is_single_label: one softmax; otherwise one Bernoulli per label: a softmax would not see a common shift.
-        is_bounded: an entry counts up to KL(teacher || uniform), where the student says nothing, and has no
-            gradient beyond. The divergence knows no direction: a student more certain than its teacher stops at
-            the same value.
+    Logits (B, num_outputs) are those of one softmax for single-label data, else of a Bernoulli per label, because a
+    softmax would not see a common shift; chosen is bool (B, K). Bounded, an entry counts up to KL(teacher || uniform),
+    where the student says nothing, and has no gradient beyond. The divergence knows no direction: a student more
+    certain than its teacher stops at the same value.
     """
     s, t = (at_least_float32(z) / temperature for z in (student, teacher))
     if is_single_label:
@@ -78,15 +74,14 @@ def scrub(
 
     Args:
         msteps: 0 leaves distillation on the rest, which shows what the climb adds.
-        is_bounded: climb no further than to a student that says nothing; False is the published loss.
+        is_bounded: of the divergence that is climbed; False is the published loss.
         is_rewound: SCRUB+R: return the student of the epoch whose error on what must be forgotten is nearest to the
             last student's error on the like entries of the validation split, which nobody trained on.
 
     Source: Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, Algorithm 1; defaults of its public code
     (large scale).
 
-    Differs: Bernoulli divergence per label for multi-label data; the bounded climb; the teacher's logits are computed
-    once.
+    Differs: Bernoulli divergence per label for multi-label data; bounded climb; teacher's logits are computed once.
     """
     require_at_least(1, num_epochs=num_epochs)
     require_at_least(0, msteps=msteps, alpha=alpha, gamma=gamma)
@@ -97,11 +92,9 @@ def scrub(
     climbing, descending = task.batches(forget_batch_size), task.batches(retain_batch_size)
     optimizer = sgd(student.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     # The teacher stands still and its images are never augmented: one pass over them is enough.
-    of_train = predict_logits(task.model, table, table.rows("train"), precision=task.precision)
-    of_teacher = of_train.new_zeros(table.num_images, table.num_outputs)
-    of_teacher[table.rows("train")] = of_train
-    of_teacher = of_teacher.to(task.device)
-
+    rows = table.rows("train")
+    of_train = predict_logits(task.model, table, rows, precision=task.precision)
+    of_teacher = of_train.new_zeros(table.num_images, table.num_outputs).index_copy(0, rows, of_train).to(task.device)
     options = {"temperature": temperature, "is_single_label": not table.is_multi_label}
 
     def climb(batch: Batch) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,52 +10,31 @@ import torch
 from mlu_utils.models import head
 from mlu_utils.naming import require_at_least, require_share
 from mlu_utils.training import rows_with_entries
-from mlu_utils.unlearning.task import Task
+from mlu_utils.unlearning.task import Pair, Task
 
 
-def calibration_rows(
-    task: Task, *, num_forget_images: int, num_retain_images: int, split: str = "train"
-) -> tuple[torch.Tensor, torch.Tensor]:
+def calibration_rows(task: Task, *, num_forget_images: int, num_retain_images: int, split: str = "train") -> Pair:
     """Return at most so many rows of the split that the forget loss and the retain loss are measured on.
 
-    Where both losses can use all rows, as for a label, the samples share images.
-
-    Differs: the paper says "without the original training data" and yet takes gradients on it; here the split is
-    explicit.
+    The paper says "without the original training data" and yet takes gradients on it; here the split is explicit.
     """
     require_at_least(1, num_forget_images=num_forget_images, num_retain_images=num_retain_images)
     table, rows = task.table, task.table.rows(split)
-    chosen = []
-    for what, left_out, num_images in (
-        ("forget", ~task.mask, num_forget_images),
-        ("keep", task.mask, num_retain_images),
-    ):
+
+    def drawn(what: str, left_out: torch.Tensor, num_images: int) -> torch.Tensor:
         candidates = rows_with_entries(table, rows, left_out)
         if len(candidates) == 0:
             raise ValueError(f"the {split} split of {table.source} has nothing to {what} for this request")
         # Another order than that of fine-tuning under the same seed, whose first batch would repeat these images.
         order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(task.seed + 2**32))
-        chosen.append(candidates[order[:num_images]].sort().values)
-    return chosen[0], chosen[1]
+        return candidates[order[:num_images]].sort().values
+
+    return drawn("forget", ~task.mask, num_forget_images), drawn("keep", task.mask, num_retain_images)
 
 
 def quantile(values: torch.Tensor, q: float) -> torch.Tensor:
-    """Return the value of rank ceil(q n), at least 1, of n values, without sorting them: a sample brackets the rank."""
-    if not 0 <= q <= 1:
-        raise ValueError(f"q must be in [0, 1], got {q}")
-    n = len(values)
-    rank = max(1, min(n, int(-(-q * n // 1))))
-    if n <= 100_000:
-        return values.kthvalue(rank).values
-    sample = values[:: n // 50_000].sort().values
-    slack = 0.02 * len(sample)
-    low = sample[max(0, int(q * len(sample) - slack))]
-    high = sample[min(len(sample) - 1, int(q * len(sample) + slack))]
-    below = int((values < low).sum())
-    inside = values[(values >= low) & (values <= high)]
-    if not below < rank <= below + len(inside):
-        return values.kthvalue(rank).values  # the sample misled: search everything
-    return inside.kthvalue(rank - below).values
+    """Return the value of rank ceil(q n), at least 1, of n values: `torch.quantile` refuses 2^24 of them."""
+    return values.kthvalue(max(1, math.ceil(q * len(values)))).values
 
 
 def exclusive_weights(task: Task) -> torch.Tensor:
@@ -93,36 +73,24 @@ def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | N
     """Return W_f: bool, True for the `share` of weights with the most influence on what must be forgotten.
 
     Given their `relative_importance` (the targeted reading), the weights of at least mean influence compete by this
-    instead, and those of an infinite one are chosen whatever their influence: they serve nothing else. A weight of
-    influence 0 is never chosen otherwise.
+    instead, and those of an infinite one are chosen whatever their influence; others of influence 0 never are.
 
-    Source: Hossain et al. (2025), equation 2.
-
-    Differs: the paper's threshold on the influence is not given; here it is set by the share of weights.
+    Source: Hossain et al. (2025), equation 2, whose threshold on the influence is not given.
     """
     require_share(forget_share=share)
-    if relative is None:
-        chosen = forget > 0
-        return chosen & (forget >= quantile(forget, 1 - share)) if share < 1 else chosen
-    ranked = torch.where(forget >= forget.mean(), relative, 0)
+    ranked = forget if relative is None else torch.where(forget >= forget.mean(), relative, 0)
     chosen = ranked > 0
     if share < 1:
         chosen &= ranked >= quantile(ranked, 1 - share)
-    return chosen | relative.isinf()
+    return chosen if relative is None else chosen | relative.isinf()
 
 
 def scored_forget_set(
-    forget: torch.Tensor,
-    share: float,
-    *,
-    reading: str,
-    scores: tuple[torch.Tensor, torch.Tensor],
-    exclusive: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    forget: torch.Tensor, share: float, *, reading: str, scores: Pair, exclusive: torch.Tensor
+) -> Pair:
     """Return the scores by which a reading treats weights, and the `forget_set` W_f, which it treats.
 
-    Of `scores`, of what must be forgotten and of what must be kept, printed takes the first as it is; targeted and
-    random take it relative to the second.
+    printed takes the first of the two scores as it is; targeted and random take it relative to the second.
     """
     if reading == "printed":
         return scores[0], forget_set(forget, share)

@@ -18,9 +18,7 @@ REFERENCES = ("auto", "retain", "all")
 def dampening_factors(forget: torch.Tensor, reference: torch.Tensor, *, alpha: float, dampening: float) -> torch.Tensor:
     """Return what each weight is multiplied with, in [0, 1], from squared gradients of one shape.
 
-    min(dampening * reference / forget, 1) where forget > alpha * reference, else 1.
-
-    Source: Foster, Schoepf and Brintrup (2024), equations 5 and 6.
+    min(dampening * reference / forget, 1) where forget > alpha * reference, else 1: equations 5 and 6.
     """
     selected = forget > alpha * reference
     factor = (dampening * reference / torch.where(selected, forget, 1)).clamp_max(1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain, repeat
 
 import torch
@@ -18,6 +17,8 @@ from mlu_utils.devices import FP32, Precision
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
 from mlu_utils.training import device_of, rows_with_entries
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,49 +41,33 @@ class Batch:
         return retain_loss(self.logits(model), self.labels, self.mask)
 
 
+@dataclass(eq=False)
 class Task:
-    """What a method is asked to do: make this model forget these entries of this table.
+    """What a method is asked to do: make this model forget these entries of this table, which must know them."""
 
-    Args:
-        model: the original model, on the device to work on; no method changes it.
-        table: the data; methods look at its train split, unless they say otherwise.
-        request: what to forget; its `mask`, bool (N, K) on the CPU, is True for these entries.
-        seed: of everything that a method draws at random.
-        precision: number format of forward and backward passes.
+    model: nn.Module  # the original, on the device to work on; no method changes it
+    table: ImageTable  # methods look at its train split, unless they say otherwise
+    request: ForgetRequest | str
+    _: KW_ONLY
+    seed: int  # of everything that a method draws at random
+    precision: Precision = FP32  # number format of forward and backward passes
 
-    Raises:
-        ValueError: a request that this table cannot serve.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        table: ImageTable,
-        request: ForgetRequest | str,
-        *,
-        seed: int,
-        precision: Precision = FP32,
-    ) -> None:
+    def __post_init__(self) -> None:
         # Calibration looks at the model as it predicts; a model in train mode is copied and left in that mode.
-        self.model = copy_of(model) if any(m.training for m in model.modules()) else model
-        self.table, self.seed, self.precision = table, seed, precision
-        self.request = ForgetRequest.parse(request) if isinstance(request, str) else request
-        self.mask = self.request.mask(table)
+        if any(m.training for m in self.model.modules()):
+            self.model = copy_of(self.model)
+        if isinstance(self.request, str):
+            self.request = ForgetRequest.parse(self.request)
+        self.mask = self.request.mask(self.table)  # bool (N, K) on the CPU, True = forget this entry
+        train = self.table.rows("train")
+        # Training images with a known entry to forget, and those with one to keep, int64.
+        self.forget_rows = rows_with_entries(self.table, train, ~self.mask)
+        self.retain_rows = rows_with_entries(self.table, train, self.mask)
 
     @property
     def device(self) -> torch.device:
         """The device that the model lies on."""
         return device_of(self.model)
-
-    @cached_property
-    def forget_rows(self) -> torch.Tensor:
-        """Training images with a known entry to forget, int64; they may be among the others, or all of them."""
-        return rows_with_entries(self.table, self.table.rows("train"), ~self.mask)
-
-    @cached_property
-    def retain_rows(self) -> torch.Tensor:
-        """Training images with a known entry to keep, int64."""
-        return rows_with_entries(self.table, self.table.rows("train"), self.mask)
 
     def start(self) -> nn.Module:
         """Return a copy of the model to train, its weights laid out in memory as the number format likes them."""
@@ -98,14 +83,9 @@ class Passes:
 
     def __init__(self, task: Task, rows: torch.Tensor, batch_size: int, *, seed: int | None = None) -> None:
         self._precision, self._mask = task.precision, task.mask.to(task.device)
-        self._batches = Batches(
-            task.table,
-            rows,
-            batch_size=batch_size,
-            device=task.device,
-            generator=None if seed is None else torch.Generator().manual_seed(seed),
-            memory_format=task.precision.memory_format,
-        )
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        options = {"device": task.device, "memory_format": task.precision.memory_format}
+        self._batches = Batches(task.table, rows, batch_size=batch_size, generator=generator, **options)
 
     def __iter__(self) -> Iterator[Batch]:
         for images, labels, rows in self._batches:
@@ -113,7 +93,7 @@ class Passes:
 
 
 class TaskBatches:
-    """Passes over the images to forget and those with something to keep, each in a new order."""
+    """Passes over the two sides of a task, each in a new order."""
 
     def __init__(self, task: Task, batch_size: int) -> None:
         self._is_one_side = torch.equal(task.forget_rows, task.retain_rows)
@@ -121,15 +101,15 @@ class TaskBatches:
         self._retain = Passes(task, task.retain_rows, batch_size, seed=task.seed + 1)
 
     def forget(self, num_epochs: int = 1) -> Iterator[Batch]:
-        """Return passes over the first."""
+        """Return passes over the images to forget."""
         return chain.from_iterable(repeat(self._forget, num_epochs))
 
     def retain(self, num_epochs: int = 1) -> Iterator[Batch]:
-        """Return passes over the second."""
+        """Return passes over the images with something to keep."""
         return chain.from_iterable(repeat(self._retain, num_epochs))
 
     def pairs(self, num_epochs: int = 1) -> Iterator[tuple[Batch, Batch]]:
-        """Return passes over the second, each batch with one of the first, which start over when used up.
+        """Return passes over the images to keep, each batch with one to forget, which start over when used up.
 
         Where both are the same images a pair is one batch twice, so that one forward pass can serve both.
         """
@@ -150,7 +130,7 @@ def without_weight_gradients(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(flag)
 
 
-def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> Pair:
     """Return the logits of a pair of batches; one forward pass where they are the same."""
     of_retain = retain.logits(model)
     return of_retain, of_retain if forget is retain else forget.logits(model)
@@ -162,9 +142,8 @@ def ascent_loss(
     """Return the mean loss over the known entries to forget, for climbing, see `requests.forget_loss`.
 
     Bounded, an entry's loss counts up to that of a model that says nothing, log 2 for a binary label and log C for C
-    classes, and has no gradient beyond. Unbounded, climbing turns a binary label round: it is predicted wrongly with
-    certainty and can be read backwards. Bounded, the certainty goes, but logits may still end just beyond 0 in the
-    wrong order: look at the AUC too.
+    classes, and has no gradient beyond: logits may still end just beyond 0 in the wrong order, so look at the AUC too.
+    Unbounded, climbing turns a binary label round: it is predicted wrongly with certainty and can be read backwards.
     """
     losses, known = entry_losses(logits, labels)
     if is_bounded:

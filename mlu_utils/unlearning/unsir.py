@@ -30,18 +30,10 @@ def noise_labels(task: Task) -> torch.Tensor:
     return labels
 
 
-def _descended_noise(
-    model: nn.Module,
-    shape: tuple[int, ...],
-    like: torch.Tensor,
-    objective: Callable[[torch.Tensor], torch.Tensor],
-    *,
-    num_steps: int,
-    learning_rate: float,
-    seed: int,
+def _descended(
+    model: nn.Module, noise: torch.Tensor, objective: Callable, *, num_steps: int, learning_rate: float
 ) -> torch.Tensor:
-    """Return images that start as standard normal noise and take Adam's steps on an objective of the model's."""
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(like)
+    """Return the noise after Adam's steps on an objective of it and of the model, whose weights stay."""
     learner = nn.ParameterList([noise])
     with without_weight_gradients(model):
         optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate)
@@ -54,7 +46,7 @@ def learn_noise(
 ) -> torch.Tensor:
     """Return images (len(labels), 3, H, W) that maximise the loss of the model, in eval mode, on the labels given.
 
-    Minimises -mean loss + penalty * mean over images of the sum of squares; labels are nan where nothing is said.
+    From normal noise, minimises -mean loss + penalty * mean over images of the sum of squares; nan labels say nothing.
 
     Source: Tarun et al. (2023), equation 2.
     """
@@ -64,16 +56,17 @@ def learn_noise(
             logits = model(images)
         return -_mean_loss(logits, labels) + penalty * images.square().flatten(1).sum(1).mean()
 
-    shape, like = (len(labels), *task.table.images.shape[1:]), next(model.parameters())
-    options = {"num_steps": num_steps, "learning_rate": learning_rate, "seed": task.seed}
-    return _descended_noise(model, shape, like, objective, **options)
+    generator = torch.Generator().manual_seed(task.seed)
+    noise = torch.randn(len(labels), *task.table.images.shape[1:], generator=generator).to(next(model.parameters()))
+    return _descended(model, noise, objective, num_steps=num_steps, learning_rate=learning_rate)
 
 
-def distant_noise(model: nn.Module, images: torch.Tensor, chosen: torch.Tensor, **options) -> torch.Tensor:
+def distant_noise(
+    model: nn.Module, images: torch.Tensor, chosen: torch.Tensor, *, seed: int, **steps: float
+) -> torch.Tensor:
     """Return network inputs whose outputs lie far from those of the given images, clamped to [0, 1].
 
     Maximises the mean squared distance of the chosen outputs, bool (B, num_outputs), of the model in eval mode.
-    `options`: num_steps and learning_rate of Adam, seed of the noise.
 
     Source: Choi and Na (2023), public notebooks.
     """
@@ -84,7 +77,8 @@ def distant_noise(model: nn.Module, images: torch.Tensor, chosen: torch.Tensor, 
         def objective(noise: torch.Tensor) -> torch.Tensor:
             return -mean_over((model(noise) - target).square(), chosen)
 
-        return _descended_noise(model, images.shape, images, objective, **options).clamp_(0, 1)
+        start = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
+        return _descended(model, start, objective, **steps).clamp_(0, 1)
 
 
 def unsir(
@@ -176,8 +170,7 @@ def _beside_distant_noise(task: Task, model: nn.Module, steps: dict) -> Callable
         noise = distant_noise(model, forget.images[:size], chosen, **steps, seed=next(seeds))
         with task.precision.autocast(noise.device):
             of_noise = model(noise)
-        of_noise = retain_loss(of_noise, retain.labels[:size], retain.mask[:size])
-        return of_noise + retain.retain_loss(model)
+        return retain_loss(of_noise, retain.labels[:size], retain.mask[:size]) + retain.retain_loss(model)
 
     return impair
 

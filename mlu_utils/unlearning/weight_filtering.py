@@ -11,34 +11,27 @@ from mlu_utils.naming import require_at_least, require_choice, require_share
 from mlu_utils.unlearning import READINGS, importance, selection
 from mlu_utils.unlearning.constrained_finetune import modified_in_rounds
 from mlu_utils.unlearning.influence import image_influence, most_influential
-from mlu_utils.unlearning.task import Task
+from mlu_utils.unlearning.task import Pair, Task
 
 # Small batches, because images cancel in the gradient of a large one.
 gradients_of = partial(importance.gradient_statistics, batch_size=16)
 
 
-def composite_scores(
-    of_forget: torch.Tensor, of_retain: torch.Tensor, *, forget_entries: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def composite_scores(of_forget: torch.Tensor, of_retain: torch.Tensor, *, forget_entries: float) -> Pair:
     """Return S_w = S(w) I(w) for the entries to forget, and the same score for the entries to keep.
 
     I(w) = |dL_j/dw|, `of_forget`, with L_j the forget loss over the influential images (equation 2). S(w) = |dL/dw|
     of the loss over all entries (equation 1) is taken as the mean of both, weighted by the share of entries to
     forget: an upper bound of it that costs no third pass.
-
-    Source: Hossain et al. (2025), Algorithm 1, step 4.
     """
     sensitivity = forget_entries * of_forget + (1 - forget_entries) * of_retain
     return sensitivity * of_forget, sensitivity * of_retain
 
 
 def adaptive_tau(tau: float, *, overlap: float, curvature: float, first_curvature: float) -> float:
-    """Return tau made more cautious by overlap and by curvature that has grown since the first round.
+    """Return tau (1 + overlap) * clip(curvature / first_curvature, 1/2, 2).
 
-    tau (1 + overlap) * clip(curvature / first_curvature, 1/2, 2), with `selection.overlap` and the mean curvature of
-    the retain loss.
-
-    Source: Hossain et al. (2025), section on WF, which describes this in words only; the formula is ours.
+    It is more cautious where both losses live in the same weights and where the retain loss has become more curved.
     """
     ratio = curvature / first_curvature if first_curvature > 0 else 1.0
     return tau * (1 + overlap) * min(max(ratio, 0.5), 2.0)
@@ -51,10 +44,6 @@ def filtered_weights(
 
     printed: score below the mean score of W_f divided by `tau`; targeted: relative importance above `tau`; random: as
     many, picked at random. A larger tau is more cautious in every reading.
-
-    Source: Hossain et al. (2025), Algorithm 1, step 5.
-
-    Differs: printed thresholds in units of the mean score of W_f, because raw scores depend on the network's size.
     """
     require_choice("reading", reading, READINGS)
     if not tau > 0:
@@ -109,8 +98,9 @@ def weight_filtering(
 
     Source: Hossain et al. (2025), Algorithms 1 and 3.
 
-    Differs: see the steps; `targeted` filters where the score for the forgotten entries is high relative to the
-    same score for the retained ones, the printed rule filters low scores.
+    Differs: S(w) in `composite_scores`; the paper describes an adaptive tau in words only, the formula is ours; printed
+    compares with the mean score of W_f, because raw scores depend on the network's size; `targeted` filters where the
+    score for the forgotten entries is high relative to the same for the retained ones, the printed rule low scores.
     """
     require_choice("reading", reading, READINGS)
     require_at_least(1, num_rounds=num_rounds)

@@ -18,6 +18,7 @@ from mlu_utils.unlearning.task import Task
 # Zones of Algorithm 2, as values of an int8 vector over the weights.
 UNTOUCHED, ZEROED, SHRUNK, NUDGED = 0, 1, 2, 3
 ZONE_NAMES = ("untouched", "zeroed", "shrunk", "nudged")
+BATCH_SIZE = 16  # of gradients; small, because images cancel in a large one
 TOLERANCE = 0.05  # growth of the retain loss that lets the share of weights grow
 
 
@@ -26,12 +27,8 @@ def pruning_importance(
 ) -> torch.Tensor:
     """Return I(w) = alpha S(w) + beta 1/2 H_ww w^2 for each weight w, both terms scaled to mean 1.
 
-    S(w) = |dL/dw| is the sensitivity, H_ww >= 0 the diagonal of the Hessian of L.
-
-    Source: Hossain et al. (2025), Algorithm 2; the second term is LeCun, Denker and Solla (1990).
-
-    Differs: S is a slope and 1/2 H w^2 a change of loss, about 10^4 times smaller in a ResNet-18: unscaled, no beta
-    of order 1 would count, so each is divided by its mean.
+    S(w) = |dL/dw| is the sensitivity, H_ww >= 0 the Hessian's diagonal. S is a slope and 1/2 H w^2 a change of loss,
+    about 10^4 times smaller in a ResNet-18: unscaled, no beta of order 1 would count.
     """
     tiny = torch.finfo(sensitivity.dtype).tiny
     saliency = (hessian * weights).mul_(weights)  # the factor 1/2 cancels against its mean
@@ -47,8 +44,6 @@ def assign_zones(
     printed: below tau_l zeroed, up to tau_h shrunk, from tau_h on nudged. targeted: the other way round, from tau_h
     on zeroed (they matter to the forgotten entries and not to the others), below tau_l nudged. random: as many
     weights in each zone as in the targeted reading, picked at random.
-
-    Source: Hossain et al. (2025), Algorithm 2, step 3.
     """
     require_choice("reading", reading, READINGS)
     low, high = scores < thresholds.low, scores >= thresholds.high
@@ -73,11 +68,8 @@ def prune_weights(
 ) -> torch.Tensor:
     """Return the new weights: 0, w exp(-decay * score / scale), or w - reduced_rate * gradient, by zone.
 
-    The gradient is that of the retain loss; decay is lambda and reduced_rate alpha_r, both >= 0.
-
-    Source: Hossain et al. (2025), Algorithm 2, step 3.
-
-    Differs: scores enter relative to `scale` (tau_h), because their unit is arbitrary; scores above it count as it.
+    The gradient is that of the retain loss, decay is lambda and reduced_rate alpha_r. Scores enter relative to `scale`
+    (tau_h), because their unit is arbitrary; scores above it count as it.
     """
     # W_f is a small part of all weights: work on its entries only.
     touched = torch.nonzero(zones != UNTOUCHED).flatten()
@@ -90,12 +82,7 @@ def prune_weights(
 
 
 def next_share(share: float, *, loss: float, first_loss: float, tolerance: float) -> float:
-    """Return the share of weights for the next round: doubled while the retain loss allows it, else halved.
-
-    The loss after this round's pruning may have grown by `tolerance`, a share of that of the original model.
-
-    Source: Hossain et al. (2025), Algorithm 2, step 4, which says only that the share adapts; the rule is ours.
-    """
+    """Return the next round's share of weights: doubled if the loss grew by at most `tolerance` of it, else halved."""
     return min(1.0, share * 2) if loss <= first_loss * (1 + tolerance) else share / 2
 
 
@@ -107,35 +94,30 @@ class PruningScores(NamedTuple):
 
 
 def pruning_scores(
-    task: Task,
-    rows: torch.Tensor,
-    *,
-    loss: str,
-    alpha: float,
-    beta: float,
-    hessian: str,
-    batch_size: int = 16,
-    model: nn.Module | None = None,
+    task: Task, rows: torch.Tensor, *, loss: str, hessian: str, model: nn.Module | None = None, **weighting: float
 ) -> PruningScores:
-    """Return I(w) of the forget or the retain loss for every weight of the model, by default the task's.
+    """Return the `pruning_importance` of each weight of the model, by default the task's, for one loss.
 
-    The Hessian is one of `curvature.HESSIANS`, or "auto": exact where the network allows it, else squared_minibatch
-    with this batch size. Exact costs one backward pass a label, so it suits the forget loss of a label request.
+    The Hessian is one of `curvature.HESSIANS`, or "auto": exact where the network allows it, else squared_minibatch.
+    Exact costs one backward pass a label, so it suits the forget loss of a label request.
 
-    Differs: S(w) is the root mean square over images of |dl_n/dw| (with "squared_minibatch": the mean over batches
-    of the batch's |dL/dw|), because images cancel in the plain gradient of a trained model.
+    S(w) is the root mean square over images of |dl_n/dw| (with "squared_minibatch": the mean over batches of the
+    batch's |dL/dw|), because images cancel in the plain gradient of a trained model.
     """
     model = model or task.model
     if hessian == "auto":
-        hessian = "exact" if curvature.is_exact_for(model, task.table) else "squared_minibatch"
+        try:
+            return pruning_scores(task, rows, loss=loss, hessian="exact", model=model, **weighting)
+        except curvature.NotPiecewiseLinearError:
+            hessian = "squared_minibatch"
     if hessian == "squared_minibatch":
-        of_batches = importance.gradient_statistics(task, rows, loss=loss, batch_size=batch_size, model=model)
-        sensitivity, diagonal, gradient = of_batches.mean_absolute, of_batches.mean_square, of_batches.mean
+        found = importance.gradient_statistics(task, rows, loss=loss, batch_size=BATCH_SIZE, model=model)
+        sensitivity, diagonal = found.mean_absolute, found.mean_square
     else:
-        of_images = curvature.image_statistics(task, rows, loss=loss, method=hessian, model=model)
-        sensitivity, diagonal, gradient = of_images.sensitivity, of_images.hessian, of_images.mean
-    weights = importance.flat_weights(model)
-    return PruningScores(pruning_importance(sensitivity, diagonal, weights, alpha=alpha, beta=beta), gradient)
+        found = curvature.image_statistics(task, rows, loss=loss, method=hessian, model=model)
+        sensitivity, diagonal = found.sensitivity, found.hessian
+    importances = pruning_importance(sensitivity, diagonal, importance.flat_weights(model), **weighting)
+    return PruningScores(importances, found.mean)
 
 
 def weight_pruning(
@@ -156,25 +138,23 @@ def weight_pruning(
     steps_per_round: int = 1,
     epsilon: float = 0.01,
 ) -> nn.Module:
-    """Return a copy of the model that has forgotten the request, by Weight Pruning.
-
-    The importance for the forgotten entries is that of the original model in every round: once a label's head row
-    is 0 the forget loss has no gradient in the trunk any more. The importance for the retained entries is measured
-    anew in each round.
+    """Return a copy of the model that has forgotten the request, by Weight Pruning, step by step.
 
     Args:
         reading: one of `unlearning.READINGS`.
         calibration_split: what gradients are taken on and fine-tuning learns from.
         num_forget_images, num_retain_images: calibration images for the two losses.
-        forget_hessian, retain_hessian, alpha, beta: see `pruning_scores` and `pruning_importance`, these >= 0.
+        forget_hessian, retain_hessian: see `pruning_scores`.
+        alpha, beta, decay, reduced_rate: >= 0, see `pruning_importance` and `prune_weights`.
         forget_share: share of weights in the forget set W_f of the first of `num_rounds`; adapts, see `next_share`.
-        decay, reduced_rate: see `prune_weights`.
         steps_per_round, epsilon: see `constrained_finetune`.
 
-    Source: Hossain et al. (2025), Algorithms 2 and 3.
+    Source: Hossain et al. (2025), Algorithms 2 and 3; LeCun, Denker and Solla (1990) for the second term of I(w).
 
-    Differs: see the steps; `targeted` ranks W_f by importance for the forgotten entries relative to that for the
-    retained ones and prunes from the top, the printed rule prunes from the bottom.
+    Differs: both terms of I(w) are scaled, see `pruning_importance`; S(w) is an average of absolute gradients, see
+    `pruning_scores`; scores shrink weights relative to tau_h; the paper says only that the share adapts, the rule is
+    ours; `targeted` ranks W_f by importance for the forgotten entries relative to that for the retained ones and
+    prunes from the top, the printed rule prunes from the bottom.
     """
     require_choice("reading", reading, READINGS)
     require_at_least(1, num_rounds=num_rounds)
@@ -185,6 +165,7 @@ def weight_pruning(
         task, num_forget_images=num_forget_images, num_retain_images=num_retain_images, split=calibration_split
     )
     weighting = {"alpha": alpha, "beta": beta}
+    # Once a label's head row is 0 the forget loss has no gradient in the trunk: measure it on the original.
     forget = pruning_scores(task, forget_rows, loss="forget", hessian=forget_hessian, **weighting).importance
     exclusive = selection.exclusive_weights(task)
     share, adapts = forget_share, num_rounds > 1
