@@ -29,7 +29,7 @@ from mlu_utils.models import SmallCNN, build_model, copy_of
 from mlu_utils.requests import ForgetRequest, entry_losses
 from mlu_utils.training import NonFiniteLossError, fit, predict_logits
 from mlu_utils.unlearning import METHODS, importance, salun, scrub, ssd, unlearn, unsir
-from mlu_utils.unlearning.cf_k import last_layers
+from mlu_utils.unlearning.finetune import last_layers
 from mlu_utils.unlearning.task import TaskBatches, ascent_loss
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -283,12 +283,6 @@ def test_quantile_of_many_values(kind, n):
         assert float(selection.quantile(tensor, q)) == ordered[max(1, math.ceil(q * n)) - 1], q
 
 
-@pytest.mark.parametrize("q", [-0.1, 1.5, math.nan])
-def test_quantile_out_of_range(q):
-    with pytest.raises(ValueError, match=r"q must be in \[0, 1\], got"):
-        selection.quantile(torch.zeros(3), q)
-
-
 def test_percentile_thresholds_are_numpys():
     values = np.random.default_rng(0).lognormal(size=1237).astype(np.float32)
     ours = selection.percentile_thresholds(torch.from_numpy(values))
@@ -297,8 +291,6 @@ def test_percentile_thresholds_are_numpys():
     exclusive = torch.cat([torch.full((2000,), torch.inf), torch.from_numpy(values)])
     assert selection.percentile_thresholds(exclusive) == ours  # they are above every threshold anyway
     assert selection.percentile_thresholds(exclusive[:5]) == selection.Thresholds(math.inf, math.inf, math.inf)
-    ours = selection.percentile_thresholds(torch.from_numpy(values), percentiles=(10, 60, 90))
-    assert [ours.low, ours.middle, ours.high] == np.percentile(values, [10, 60, 90], method="inverted_cdf").tolist()
 
 
 def test_relative_importance_by_hand():
@@ -845,13 +837,13 @@ def test_arguments_out_of_range(name):
 
 @pytest.mark.parametrize("hessian", ["exact", "sampled", "squared_minibatch"])
 def test_pruning_scores_are_made_of_their_parts(hessian):
-    task = tiny_task("people:1,2", seed=2)
+    task = tiny_task("people:1,2", table=tiny_table(num_images=80), seed=2)
     rows = task.table.rows("train")
-    options = {"alpha": 0.4, "beta": 0.6, "hessian": hessian, "batch_size": 4}
-    ours = wp.pruning_scores(task, rows, loss="retain", **options)
-    batch_size = 4 if hessian == "squared_minibatch" else 64
+    ours = wp.pruning_scores(task, rows, loss="retain", alpha=0.4, beta=0.6, hessian=hessian)
+    batch_size = wp.BATCH_SIZE if hessian == "squared_minibatch" else 64
+    assert len(rows) > 2 * wp.BATCH_SIZE
     diagonal = curvature.diagonal_hessian(task, rows, loss="retain", method=hessian, batch_size=batch_size)
-    statistics = importance.gradient_statistics(task, rows, loss="retain", batch_size=4)
+    statistics = importance.gradient_statistics(task, rows, loss="retain", batch_size=wp.BATCH_SIZE)
     sensitivity = statistics.mean_absolute
     if hessian != "squared_minibatch":
         sensitivity = curvature.image_statistics(task, rows, loss="retain").sensitivity

@@ -15,7 +15,7 @@ from mlu_utils import ForgetRequest, ImageTable, paths, unlearn
 from mlu_utils.models import head
 from mlu_utils.training import predict_logits
 from mlu_utils.unlearning import METHODS
-from mlu_utils.unlearning.cf_k import last_layers
+from mlu_utils.unlearning.finetune import last_layers
 
 HEADS = {"mobilenet_v3_small": "classifier.3", "efficientnet_b0": "classifier.1"}
 # One pass each, and little noise: what is tested is that they work, not that they forget.

@@ -1,4 +1,4 @@
-"""Unlearning methods, one file each, and `unlearn`, which runs one and says what it cost.
+"""Unlearning methods, a file a family, and `unlearn`, which runs one and says what it cost.
 
 Contract: `method(task, *, <explicit hyperparameters>)` returns a new module in eval mode and leaves the task's model
 untouched; same task, same result; no printing, saving or scoring; ValueError for a hyperparameter out of range.
@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from mlu_utils.naming import REQUEST_KINDS, require_choice
@@ -36,21 +36,13 @@ READINGS = ("printed", "targeted", "random")
 
 @dataclass(frozen=True)
 class Method:
-    """A method and what it can do.
+    """A method and what it can do."""
 
-    Args:
-        path: "module:function"; the module is imported when the method is first used.
-        display_name: in full.
-        paper: authors, year and title.
-        kinds: of requests that it takes.
-        readings: ("-",) for a method that can be read in one way only.
-    """
-
-    path: str
+    path: str  # "module:function"; the module is imported when the method is first used
     display_name: str
-    paper: str
-    kinds: tuple[str, ...] = REQUEST_KINDS
-    readings: tuple[str, ...] = ("-",)
+    paper: str  # authors, year and title
+    kinds: tuple[str, ...] = REQUEST_KINDS  # of requests that it takes
+    readings: tuple[str, ...] = ("-",)  # the default is for a method that can be read in one way only
 
     @property
     def module(self) -> str:
@@ -76,76 +68,64 @@ class _Methods(Mapping):
         self._own = own
 
     @cached_property
-    def _others(self) -> dict:
-        return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in self._own}
+    def _all(self) -> dict[str, Method | EntryPoint]:
+        others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+        return self._own | others | self._own  # ours come first, and none of their names can be taken over
 
     def __getitem__(self, name: str) -> Method:
-        if name in self._own:
-            return self._own[name]
-        method = self._others[name].load()
+        method = self._all[name]
+        if isinstance(method, EntryPoint):
+            method = method.load()
         if not isinstance(method, Method):
             raise TypeError(f"entry point {name!r} of {ENTRY_POINTS} is {method!r}: expected an unlearning.Method")
         return method
 
     def __iter__(self) -> Iterator[str]:
-        return iter((*self._own, *self._others))
+        return iter(self._all)
 
     def __len__(self) -> int:
-        return len(self._own) + len(self._others)
+        return len(self._all)
 
 
-_HERE = "mlu_utils.unlearning"
+def _ours(path: str, display_name: str, paper: str, **abilities: tuple[str, ...]) -> Method:
+    return Method(f"{__name__}.{path}", display_name, paper, **abilities)
+
+
+_SUBJECTS = ("label", "class")
 _MLU = "Hossain, Marasco, Lin and King (2025), I Forgot About You!, ECML PKDD"
 _CF_K = "Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning"
-_SUBJECTS = ("label", "class")
+_NEGGRAD = "Golatkar, Achille and Soatto (2020), Eternal Sunshine, CVPR"
+_UNSIR = "Tarun et al. (2023), Fast Yet Effective Machine Unlearning, TNNLS"
+_SCRUB = "Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, NeurIPS"
+_SSD = "Foster, Schoepf and Brintrup (2024), SSD, AAAI"
 
 METHODS: Mapping[str, Method] = _Methods(
     {
-        "Retrain": Method(f"{_HERE}.retrain:retrain", "Retrain", "the reference of every unlearning paper"),
-        "HeadReset": Method(
-            f"{_HERE}.head_reset:head_reset", "Head reset (control)", "none: a control of ours", kinds=_SUBJECTS
-        ),
-        "FT": Method(f"{_HERE}.finetune:finetune", "Fine-tuning", "a lower bound in every unlearning paper"),
-        "CF-k": Method(f"{_HERE}.cf_k:cf_k", "Catastrophic forgetting-k", _CF_K),
-        "EU-k": Method(f"{_HERE}.cf_k:eu_k", "Exact unlearning-k", _CF_K),
-        "NegGrad": Method(
-            f"{_HERE}.neggrad:neggrad", "NegGrad", "Golatkar, Achille and Soatto (2020), Eternal Sunshine, CVPR"
-        ),
-        "AdvNegGrad": Method(
-            f"{_HERE}.neggrad:advanced_neggrad", "Advanced NegGrad", "Choi and Na (2023), MUFAC and MUCAC"
-        ),
-        "UNSIR": Method(
-            f"{_HERE}.unsir:unsir", "UNSIR", "Tarun et al. (2023), Fast Yet Effective Machine Unlearning, TNNLS"
-        ),
-        "SCRUB": Method(
-            f"{_HERE}.scrub:scrub", "SCRUB", "Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, NeurIPS"
-        ),
-        "SalUn": Method(f"{_HERE}.salun:salun", "SalUn", "Fan et al. (2024), SalUn, ICLR"),
-        "SSD": Method(
-            f"{_HERE}.ssd:ssd", "Selective synaptic dampening", "Foster, Schoepf and Brintrup (2024), SSD, AAAI"
-        ),
-        "WF": Method(f"{_HERE}.weight_filtering:weight_filtering", "Weight Filtering", _MLU, readings=READINGS),
-        "WP": Method(f"{_HERE}.weight_pruning:weight_pruning", "Weight Pruning", _MLU, readings=READINGS),
+        "Retrain": _ours("retrain:retrain", "Retrain", "the reference of every unlearning paper"),
+        "HeadReset": _ours("head_reset:head_reset", "Head reset (control)", "none: a control of ours", kinds=_SUBJECTS),
+        "FT": _ours("finetune:finetune", "Fine-tuning", "a lower bound in every unlearning paper"),
+        "CF-k": _ours("finetune:cf_k", "Catastrophic forgetting-k", _CF_K),
+        "EU-k": _ours("finetune:eu_k", "Exact unlearning-k", _CF_K),
+        "NegGrad": _ours("neggrad:neggrad", "NegGrad", _NEGGRAD),
+        "AdvNegGrad": _ours("neggrad:advanced_neggrad", "Advanced NegGrad", "Choi and Na (2023), MUFAC and MUCAC"),
+        "UNSIR": _ours("unsir:unsir", "UNSIR", _UNSIR),
+        "SCRUB": _ours("scrub:scrub", "SCRUB", _SCRUB),
+        "SalUn": _ours("salun:salun", "SalUn", "Fan et al. (2024), SalUn, ICLR"),
+        "SSD": _ours("ssd:ssd", "Selective synaptic dampening", _SSD),
+        "WF": _ours("weight_filtering:weight_filtering", "Weight Filtering", _MLU, readings=READINGS),
+        "WP": _ours("weight_pruning:weight_pruning", "Weight Pruning", _MLU, readings=READINGS),
     }
 )
 
 
 def require_method(name: str) -> Method:
-    """Return the method of this name.
-
-    Raises:
-        ValueError: unknown method; the message lists the known ones and the nearest.
-    """
+    """Return the method of this name, or raise a ValueError that lists the known ones and the nearest."""
     require_choice("method", name, METHODS)
     return METHODS[name]
 
 
 def require_kind(name: str, kind: str) -> Method:
-    """Return the method of this name if it takes this kind of request.
-
-    Raises:
-        ValueError: unknown method, or a kind that it refuses.
-    """
+    """Return the method of this name, or raise a ValueError if it does not take this kind of request."""
     method = require_method(name)
     if kind not in method.kinds:
         raise ValueError(f"{name} has no form for {kind} requests: it takes {', '.join(method.kinds)}")
@@ -183,15 +163,11 @@ def unlearn(
         name: a name in `METHODS`.
         model: on the device to work on; not changed.
         table: the data, see `ImageTable.from_tensors` for your own.
-        request: for example "label:Smiling", see `ForgetRequest.parse`.
+        request: of a kind that the method takes, for example "label:Smiling", see `ForgetRequest.parse`.
         seed: of everything random.
         precision: number format, "fp32", "bf16" or "auto".
         head: name of the last Linear layer where it is not `fc`, such as "classifier.1".
         **hyperparameters: of the method, see `METHODS[name].hyperparameters`.
-
-    Raises:
-        ValueError: unknown method or hyperparameter, a kind of request that the method does not take, or a model
-            whose head has another name.
 
     Example:
         >>> from mlu_utils import data, models

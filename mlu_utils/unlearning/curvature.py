@@ -13,20 +13,19 @@ with J_n the Jacobian of the logits of image n. For one binary label that is sum
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from mlu_utils.data.batches import Batches
-from mlu_utils.data.table import ImageTable
 from mlu_utils.naming import require_choice
 from mlu_utils.requests import entry_losses
-from mlu_utils.training import device_of
+from mlu_utils.training import in_eval_mode
 from mlu_utils.unlearning.importance import Weights, chosen_entries, gradient_statistics, unflatten
-from mlu_utils.unlearning.task import Task
+from mlu_utils.unlearning.task import Pair, Task, without_weight_gradients
 
 # exact: one backward pass for each logit that the loss reads. sampled: one backward pass in all, unbiased (random signs
 # over the logits). squared_minibatch: mean over batches of the squared gradient, which others call Fisher: biased,
@@ -34,41 +33,24 @@ from mlu_utils.unlearning.task import Task
 HESSIANS = ("exact", "sampled", "squared_minibatch")
 
 # Backward nodes of operations that are linear, or piecewise linear, in their differentiable inputs.
-_PIECEWISE_LINEAR_NODES = (
+_PIECEWISE_LINEAR_NODES = frozenset(
     "AccumulateGrad AsStrided Addmm Mm Convolution MkldnnConvolution ConvolutionOverrideable NativeBatchNorm "
     "CudnnBatchNorm MiopenBatchNorm Relu LeakyRelu Hardtanh Threshold MaxPool2D MaxPool2DWithIndices AvgPool2D "
     "AdaptiveAvgPool2D ConstantPadNd Mean Sum Add Sub Neg View UnsafeView Reshape ReshapeAlias T Transpose Permute "
-    "Squeeze Unsqueeze Expand Cat Slice Select Clone Alias Copy ToCopy"
-).split()
+    "Squeeze Unsqueeze Expand Cat Slice Select Clone Alias Copy ToCopy".split()
+)
 
 
-@dataclass(frozen=True)
-class ImageStatistics:
+class ImageStatistics(NamedTuple):
     """Averages over images n of what one loss L = mean_n l_n does to each weight, flat over all weights."""
 
     hessian: torch.Tensor  # diagonal of the Hessian of L
-    mean_square: torch.Tensor  # mean over images of (dl_n/dw)^2
+    sensitivity: torch.Tensor  # root of the mean over images of (dl_n/dw)^2: images cannot cancel in it
     mean: torch.Tensor  # dL/dw
-
-    @property
-    def sensitivity(self) -> torch.Tensor:
-        """Root mean square of the images' gradients: images cannot cancel in it."""
-        return self.mean_square.sqrt()
 
 
 class NotPiecewiseLinearError(ValueError):
-    """This network has no exact diagonal here; `squared_minibatch` takes every network."""
-
-
-def is_exact_for(model: nn.Module, table: ImageTable) -> bool:
-    """Return whether the exact diagonal is to be had for this network, by one pass over one image of the table."""
-    [(images, _, _)] = Batches(table, torch.tensor([0]), batch_size=1, device=device_of(model))
-    try:
-        with _LayerTap(model) as tap:
-            tap.forward(images)
-    except NotPiecewiseLinearError:
-        return False
-    return True
+    """This network has no exact diagonal here."""
 
 
 def diagonal_hessian(
@@ -76,20 +58,10 @@ def diagonal_hessian(
 ) -> torch.Tensor:
     """Return the diagonal of the Hessian of the forget or retain loss, >= 0 for every weight, flat.
 
-    Args:
-        task: with a model of Conv2d, Linear and BatchNorm2d layers and piecewise linear activations.
-        rows: calibration images.
-        loss: "forget" or "retain".
-        method: one of `HESSIANS`.
-        batch_size: images at a time.
+    The network has Conv2d, Linear and BatchNorm2d layers and piecewise linear activations, else a ValueError; the
+    method is one of `HESSIANS`.
 
-    Raises:
-        ValueError: unknown method or loss; no entry for it among the rows; a network for which the identity of
-            the module's docstring fails (smooth activation, BatchNorm in train mode), or an unknown layer.
-
-    Source: Hossain et al. (2025), Algorithm 2 (H_ii); Schraudolph (2002) for the Gauss-Newton matrix.
-
-    Differs: the paper does not say how it gets H_ii.
+    Source: Schraudolph (2002) for the Gauss-Newton matrix; Hossain et al. (2025) do not say how they get H_ii.
     """
     require_choice("Hessian method", method, HESSIANS)
     if method == "squared_minibatch":
@@ -107,13 +79,9 @@ def image_statistics(
     has_gradient: bool = True,
     model: nn.Module | None = None,
 ) -> ImageStatistics:
-    """Return curvature and gradients of the forget or retain loss from one forward pass over the rows, in float32.
+    """Return curvature, "exact" or "sampled", and gradients of the loss from one forward pass over the rows.
 
-    Args:
-        task, rows, loss, batch_size: see `diagonal_hessian`, for errors too; the task's seed is that of "sampled".
-        method: "exact" or "sampled".
-        has_gradient: False leaves `mean_square` and `mean` at 0 and saves one backward pass.
-        model: network to look at; default: the task's.
+    Without `has_gradient`, `sensitivity` and `mean` are 0 and a backward pass is saved; see `diagonal_hessian`.
     """
     model, device = model or task.model, task.device
     generator = torch.Generator().manual_seed(task.seed)
@@ -154,7 +122,7 @@ def image_statistics(
     sums /= num_entries
     # l_n = (images / entries) * sum of the image's losses, so that L is the mean of l_n.
     squares *= len(rows) / num_entries**2
-    return ImageStatistics(hessian, squares, sums)
+    return ImageStatistics(hessian, squares.sqrt(), sums)
 
 
 def _loss_hessian_factor(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -170,62 +138,44 @@ def _loss_hessian_factor(logits: torch.Tensor, labels: torch.Tensor, chosen: tor
     return torch.diag_embed(root)[:, :, used]
 
 
-class _LayerTap(contextlib.AbstractContextManager):
-    """Record each layer's input and output gradient: an image's weight gradient is their outer product.
+def _layers_with_weights(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that have weights, by name; refuse those for which the identity above is not known to hold."""
+    layers = {n: m for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+    for name, module in layers.items():
+        is_plain = not isinstance(module, nn.Conv2d) or (
+            module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        )
+        if not (isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and is_plain):
+            raise NotPiecewiseLinearError(
+                f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here (Linear, "
+                "BatchNorm2d and Conv2d without groups, zeros as padding, have): use squared_minibatch"
+            )
+    return layers
 
-    So its square needs no backward pass of its own: one pass serves the whole batch.
-    """
+
+class _LayerTap(contextlib.ExitStack):
+    """Record each layer's input and output gradient: their outer products are the gradients of a batch's images."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._layers: dict[str, nn.Module] = {}
-        for name, module in model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-                raise ValueError(
-                    f"layer {name!r} is BatchNorm in train mode: there each image's output depends on the whole "
-                    "batch and the diagonal identity fails; call model.eval() first"
-                )
-            if not any(True for _ in module.parameters(recurse=False)):
-                continue
-            is_plain = not isinstance(module, nn.Conv2d) or (
-                module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-            )
-            if not (isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d) and is_plain):
-                raise NotPiecewiseLinearError(
-                    f"layer {name!r} ({type(module).__name__}) has weights but no exact diagonal Hessian here (Linear, "
-                    "BatchNorm2d and Conv2d without groups, zeros as padding, have): use squared_minibatch"
-                )
-            self._layers[name] = module
-        self._hooks: list = []
+        super().__init__()
+        self._model, self._layers = model, _layers_with_weights(model)
         self._inputs: dict[str, torch.Tensor] = {}
         self._gradients: dict[str, torch.Tensor] = {}
 
     def __enter__(self) -> _LayerTap:
-        self._requires_grad = [p.requires_grad for p in self._model.parameters()]
+        self.enter_context(in_eval_mode(self._model))
         # Weight gradients are formed here, per image; autograd must not form them too.
-        for p in self._model.parameters():
-            p.requires_grad_(False)
+        self.enter_context(without_weight_gradients(self._model))
         for name, layer in self._layers.items():
-            self._hooks.append(layer.register_forward_hook(self._record(name)))
+            self.enter_context(layer.register_forward_hook(partial(self._record, name)))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        for p, flag in zip(self._model.parameters(), self._requires_grad, strict=True):
-            p.requires_grad_(flag)
-
-    def _record(self, name: str) -> Callable:
-        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            if name in self._inputs:
-                raise NotPiecewiseLinearError(
-                    f"layer {name!r} is used twice in one pass: its exact diagonal is not implemented"
-                )
-            self._inputs[name] = inputs[0].detach()
-            # A hook on the tensor sees the gradient before a later in-place ReLU, which reading .grad would miss.
-            output.register_hook(lambda g: self._gradients.__setitem__(name, g))
-
-        return hook
+    def _record(self, name: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if name in self._inputs:
+            raise NotPiecewiseLinearError(f"layer {name!r} is used twice in a pass: no exact diagonal here")
+        self._inputs[name] = inputs[0].detach()
+        # A hook on the tensor sees the gradient before a later in-place ReLU, which reading .grad would miss.
+        output.register_hook(partial(self._gradients.__setitem__, name))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits; refuse a network that is not piecewise linear in its weights."""
@@ -235,10 +185,7 @@ class _LayerTap(contextlib.AbstractContextManager):
         return logits
 
     def add_squares(
-        self,
-        logits: torch.Tensor,
-        cotangent: torch.Tensor,
-        wanted: list[tuple[torch.Tensor, Weights, Weights | None]],
+        self, logits: torch.Tensor, cotangent: torch.Tensor, wanted: list[tuple[torch.Tensor, Weights, Weights | None]]
     ) -> None:
         """For each (scale (B,), squares, sums) add sum_n (scale_n J_n^T v_n)^2 and sum_n scale_n J_n^T v_n to them."""
         self._gradients.clear()
@@ -247,8 +194,7 @@ class _LayerTap(contextlib.AbstractContextManager):
         for name, layer in self._layers.items():
             if name not in self._gradients:
                 continue  # this logit does not depend on the layer
-            factors = _gradient_factors(layer, self._inputs[name], self._gradients[name])
-            for own, (g, x) in factors.items():
+            for own, (g, x) in _gradient_factors(layer, self._inputs[name], self._gradients[name]).items():
                 target = f"{name}.{own}" if name else own
                 totals = _sums_of_squared_products(g, x, scales)
                 for (scale, squares, sums), total in zip(wanted, totals, strict=True):
@@ -258,27 +204,19 @@ class _LayerTap(contextlib.AbstractContextManager):
                         sums[target] += (left @ x.transpose(0, 1).flatten(1).T).view_as(sums[target])
 
 
-def _gradient_factors(
-    layer: nn.Module, a: torch.Tensor, g: torch.Tensor
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Return, from a layer's input a and output gradient g, for each parameter two factors of its gradients.
-
-    (B, O, P) and (B, I, P): their product over P is the per-image gradient.
-    """
+def _gradient_factors(layer: nn.Module, a: torch.Tensor, g: torch.Tensor) -> dict[str, Pair]:
+    """Return for each parameter (B, O, P) and (B, I, P), whose product over P is the gradient of each image."""
     ones = torch.ones(len(a), 1, 1, dtype=a.dtype, device=a.device)
     if isinstance(layer, nn.BatchNorm2d):
         scale = torch.rsqrt(layer.running_var + layer.eps).view(1, -1, 1, 1)
         normalised = (a - layer.running_mean.view(1, -1, 1, 1)) * scale
-        return {
-            "weight": ((g * normalised).sum((2, 3))[:, :, None], ones),
-            "bias": (g.sum((2, 3))[:, :, None], ones),
-        }
+        of_weight, of_bias = ((x.sum((2, 3))[:, :, None], ones) for x in (g * normalised, g))
+        return {"weight": of_weight, "bias": of_bias}
     if isinstance(layer, nn.Linear):
         factors = {"weight": (g[:, :, None], a[:, :, None])}
     else:
-        patches = F.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         g = g.flatten(2)
-        factors = {"weight": (g, patches)}
+        factors = {"weight": (g, F.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride))}
     if layer.bias is not None:
         factors["bias"] = (g.reshape(*g.shape[:2], -1).sum(2, keepdim=True), ones)
     return factors
@@ -322,7 +260,6 @@ def output_gradient(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Te
 
 def _require_piecewise_linear(logits: torch.Tensor) -> None:
     """Walk the autograd graph and refuse an operation that bends smoothly, such as GELU."""
-    allowed = set(_PIECEWISE_LINEAR_NODES)
     seen, stack = set(), [logits.grad_fn]
     while stack:
         node = stack.pop()
@@ -330,7 +267,7 @@ def _require_piecewise_linear(logits: torch.Tensor) -> None:
             continue
         seen.add(node)
         kind = node.name().rstrip("0123456789").removesuffix("Backward")
-        if kind.split("::")[-1] not in allowed:
+        if kind.split("::")[-1] not in _PIECEWISE_LINEAR_NODES:
             raise NotPiecewiseLinearError(
                 f"the network contains {kind}, which is not piecewise linear: there the diagonal of the Hessian "
                 "differs from that of the Gauss-Newton matrix; use squared_minibatch"

@@ -11,6 +11,7 @@ from mlu_utils.unlearning.task import Task
 NEVER = -100.0  # logit of a class that must not win: its probability is below 1e-40
 
 
+@torch.no_grad()
 def head_reset(task: Task) -> nn.Module:
     """Return a copy whose head row of the forgotten label or class is constant: the features still say all.
 
@@ -19,14 +20,11 @@ def head_reset(task: Task) -> nn.Module:
 
     Source: ours, as a control.
     """
-    if task.request.kind not in ("label", "class"):
-        raise ValueError(
-            f"head_reset has no form for {task.request.kind} requests: a label or class has a row of the head"
-        )
+    if (kind := task.request.kind) not in ("label", "class"):
+        raise ValueError(f"head_reset has no form for {kind} requests: a label or class has a row of the head")
     unlearned, table = copy_of(task.model), task.table
     layer = head(unlearned)
     row = table.label_index(task.request.name) if table.is_multi_label else table.class_index(task.request.name)
-    with torch.no_grad():
-        layer.weight[row] = 0
-        layer.bias[row] = 0 if table.is_multi_label else NEVER
+    layer.weight[row] = 0
+    layer.bias[row] = 0 if table.is_multi_label else NEVER
     return unlearned

@@ -1,12 +1,12 @@
 """How much each weight matters to the entries to forget and to those to keep: averages of gradients.
 
 Results are flat float32 vectors over all weights, on the model's device; `unflatten` gives them names and shapes.
-Models run in eval mode and are left as they were. Nothing here changes a weight.
+Models run in eval mode and are left as they were.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ Weights = dict[str, torch.Tensor]
 LOSSES = ("forget", "retain", "all")  # the mean loss over the entries to forget, those to keep, or both
 
 
-@dataclass(frozen=True)
-class GradientStatistics:
+class GradientStatistics(NamedTuple):
     """Averages over batches of the gradient g of one loss, flat over all weights."""
 
     mean: torch.Tensor  # g
@@ -34,21 +33,11 @@ class GradientStatistics:
 def gradient_statistics(
     task: Task, rows: torch.Tensor, *, loss: str, batch_size: int = 64, model: nn.Module | None = None
 ) -> GradientStatistics:
-    """Return the averages of one loss's gradient, in one pass over the rows.
+    """Return the averages of one of `LOSSES`' gradient over batches of the rows, weighted by their number of entries.
 
-    Batches count by their number of entries, so `mean` is the gradient of the loss over all rows. `mean_absolute` is
-    the sensitivity S(w) of Hossain et al. (2025), equation 1, which does not say whether images are averaged before
-    or after the absolute value: at a trained optimum they cancel in large batches, so small ones say more.
-
-    Args:
-        task: what must be forgotten.
-        rows: calibration images.
-        loss: one of `LOSSES`.
-        batch_size: images a gradient is averaged over.
-        model: network to look at; default: the task's.
-
-    Raises:
-        ValueError: unknown loss, or no entry for it among the rows.
+    So `mean` is the gradient of the loss over all rows. `mean_absolute` is the sensitivity S(w) of Hossain et al.
+    (2025), equation 1, which does not say whether images are averaged before or after the absolute value: at a
+    trained optimum they cancel in large batches, so small ones say more. The model is the task's by default.
     """
     model, rows = model or task.model, rows.cpu()
     chosen = chosen_entries(task.table.labels, task.mask, loss)
@@ -89,6 +78,14 @@ def rank_correlation(a: torch.Tensor, b: torch.Tensor, *, num_samples: int = 200
 def flat_weights(model: nn.Module) -> torch.Tensor:
     """Return a flat copy of all weights."""
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+@torch.no_grad()
+def write_weights(model: nn.Module, flat: torch.Tensor) -> None:
+    """Put flat weights back into the model, in place."""
+    parameters = dict(model.named_parameters())
+    for name, value in unflatten(flat, parameters).items():
+        parameters[name].copy_(value)
 
 
 def unflatten(vector: torch.Tensor, like: Weights) -> Weights:

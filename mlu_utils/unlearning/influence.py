@@ -1,11 +1,4 @@
-"""Which training images matter for what must be forgotten: influence functions with a perturbed copy.
-
-    I(x_i) = - grad l(x_i')^T (H + damping I)^-1 grad l(x_i)
-
-l: forget loss summed over the image's entries; x_i': a noisy copy of x_i; H: Hessian of the mean forget loss. Large
-|I| = a small change of the image moves the model's view of the forgotten entries a lot. One number an image, on the
-CPU; the model runs in eval mode and is not changed.
-"""
+"""Which training images matter for what must be forgotten: influence functions with a perturbed copy."""
 
 from __future__ import annotations
 
@@ -20,34 +13,29 @@ from mlu_utils.data.batches import Batches
 from mlu_utils.models import head
 from mlu_utils.naming import require_at_least, require_choice, require_share
 from mlu_utils.requests import entry_losses
+from mlu_utils.training import in_eval_mode
 from mlu_utils.unlearning.curvature import output_gradient
-from mlu_utils.unlearning.task import Task
+from mlu_utils.unlearning.task import Pair, Task
 
 SOLVERS = ("last_layer", "conjugate_gradient")
+MOST_ITERATIONS = 50  # of conjugate gradients
 
 
 def image_influence(
-    task: Task,
-    rows: torch.Tensor,
-    *,
-    solver: str = "last_layer",
-    damping: float = 1e-3,
-    noise_std: float = 0.1,
-    max_iterations: int = 50,
+    task: Task, rows: torch.Tensor, *, solver: str = "last_layer", damping: float = 1e-3, noise_std: float = 0.1
 ) -> torch.Tensor:
-    """Return the influence I(x_i) of each row, float64 (len(rows),).
+    """Return the influence of each row, float64 (len(rows),): I(x) = - grad l(x')^T (H + damping I)^-1 grad l(x).
+
+    l is the forget loss summed over the image's entries, x' a noisy copy of x, H the Hessian of the mean forget loss
+    over the rows. Large |I|: a small change of the image moves the model's view of the forgotten entries a lot.
 
     Args:
-        task: its seed is that of the noise.
-        rows: images to rate; H is averaged over their entries to forget.
+        task: its seed is that of the noise; its model runs in eval mode.
+        rows: images to rate, of which some must have an entry to forget.
         solver: "last_layer": weights of the head only, inverted in closed form; "conjugate_gradient": all weights,
             Gauss-Newton matrix (positive, so that the solver converges), one solve an image: for small networks.
-        damping: added to the diagonal of H, > 0.
-        noise_std: standard deviation of the Gaussian noise on the perturbed copy, in units of the network input.
-        max_iterations: of each conjugate gradient solve.
-
-    Raises:
-        ValueError: unknown solver, damping <= 0, BatchNorm in train mode, or nothing to forget among the rows.
+        damping: > 0.
+        noise_std: standard deviation of the Gaussian noise, in units of the network input.
 
     Source: Hossain et al. (2025), Algorithm 1; Koh and Liang (2017) for the inverse Hessian.
 
@@ -59,66 +47,47 @@ def image_influence(
     if not 0 < damping < math.inf:
         raise ValueError(f"damping must be positive (H may be singular), got {damping}")
     model, device = task.model, task.device
-    if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
-        raise ValueError("BatchNorm is in train mode: each image's loss would depend on its batch; call model.eval()")
     [(images, labels, _)] = Batches(task.table, rows, batch_size=len(rows), device=device)
     chosen = task.mask.to(device)[rows.to(device)] & ~labels.isnan()
     if not chosen.any():
         raise ValueError(f"nothing to forget among the {len(rows)} rows: choose rows that the request touches")
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(task.seed))
-    noisy = images + noise_std * noise.to(device)
     solve = _last_layer if solver == "last_layer" else _conjugate_gradient
-    return solve(model, images, noisy, labels, chosen, damping, max_iterations).cpu()
+    with in_eval_mode(model):
+        return solve(model, (images, images + noise_std * noise.to(device)), labels, chosen, damping).cpu()
 
 
 def most_influential(influence: torch.Tensor, rows: torch.Tensor, share: float) -> torch.Tensor:
-    """Return the `share` of rows with the largest |influence|, at least one, ascending.
-
-    Raises:
-        ValueError: share outside (0, 1].
-    """
+    """Return the `share` of rows, in (0, 1], with the largest |influence|, at least one, ascending."""
     require_share(share=share)
     count = max(1, round(share * len(rows)))
     return rows[influence.abs().argsort(descending=True, stable=True)[:count]].sort().values
 
 
-def _output_hessians(logits: torch.Tensor, labels: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Return the Hessian of each image's summed chosen losses in its logits, (B, C, C)."""
-    if labels.dtype == torch.int64:
-        p = logits.softmax(1)
-        return (torch.diag_embed(p) - p[:, :, None] * p[:, None, :]) * chosen[:, :, None]
-    s = logits.sigmoid()
-    return torch.diag_embed(s * (1 - s) * chosen)
-
-
 @torch.no_grad()
 def _last_layer(
-    model: nn.Module,
-    images: torch.Tensor,
-    noisy: torch.Tensor,
-    labels: torch.Tensor,
-    chosen: torch.Tensor,
-    damping: float,
-    _max_iterations: int,
+    model: nn.Module, pair: Pair, labels: torch.Tensor, chosen: torch.Tensor, damping: float
 ) -> torch.Tensor:
     features = []
     with head(model).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].double())):
-        logits, noisy_logits = (torch.cat([model(b).double() for b in x.split(256)]) for x in (images, noisy))
+        logits, noisy_logits = (torch.cat([model(b).double() for b in images.split(256)]) for images in pair)
     features = torch.cat(features)
-    ones = torch.ones(len(images), 1, dtype=features.dtype, device=features.device)
-    phi, noisy_phi = (torch.cat([f, ones], 1) for f in features.split(len(images)))  # (B, d + 1), bias last
+    ones = torch.ones(len(labels), 1, dtype=features.dtype, device=features.device)
+    phi, noisy_phi = (torch.cat([f, ones], 1) for f in features.split(len(labels)))  # (B, d + 1), bias last
     with torch.enable_grad():
         g, noisy_g = (output_gradient(z, labels, chosen) for z in (logits, noisy_logits))  # (B, C)
-    curvature = _output_hessians(logits, labels, chosen) / chosen.sum()  # (B, C, C)
-    identity = damping * torch.eye(phi.shape[1], dtype=phi.dtype, device=phi.device)
     if labels.dtype != torch.int64:
         # Labels do not share a block: one (d + 1)^2 system for each label with entries to forget.
-        influence = torch.zeros(len(phi), dtype=phi.dtype, device=phi.device)
+        s, influence = logits.sigmoid(), torch.zeros(len(phi), dtype=phi.dtype, device=phi.device)
+        curvature = s * (1 - s) * chosen / chosen.sum()  # (B, K)
+        identity = damping * torch.eye(phi.shape[1], dtype=phi.dtype, device=phi.device)
         for k in torch.nonzero(chosen.any(0)).flatten():
-            hessian = (phi * curvature[:, k, k, None]).T @ phi + identity
+            hessian = (phi * curvature[:, k, None]).T @ phi + identity
             influence -= noisy_g[:, k] * g[:, k] * (noisy_phi * torch.linalg.solve(hessian, phi.T).T).sum(1)
         return influence
-    size = g.shape[1] * phi.shape[1]
+    p, size = logits.softmax(1), g.shape[1] * phi.shape[1]
+    of_logits = (torch.diag_embed(p) - p[:, :, None] * p[:, None, :]) * chosen[:, :, None]
+    curvature = of_logits / chosen.sum()  # (B, C, C)
     hessian = torch.einsum("ncd,ni,nj->cidj", curvature, phi, phi).reshape(size, size)
     hessian += damping * torch.eye(size, dtype=phi.dtype, device=phi.device)
     gradients, noisy_gradients = (
@@ -128,45 +97,32 @@ def _last_layer(
 
 
 class _SummedChosenLoss(nn.Module):
-    """Loss of a batch whose targets are the labels and, beside them, which entries count."""
+    """Loss of a batch whose targets are the labels and, beside them, 0 or 1 for the entries that count."""
 
     reduction = "sum"
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._dtype = dtype
-
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Sum the chosen losses; `target` holds labels, then 0/1 for chosen."""
         labels, chosen = target.chunk(2, dim=1)
-        losses, _ = entry_losses(logits, labels.to(self._dtype))
+        losses, _ = entry_losses(logits, labels if labels.shape == logits.shape else labels.long())
         return (losses * chosen).sum()
 
 
 def _conjugate_gradient(
-    model: nn.Module,
-    images: torch.Tensor,
-    noisy: torch.Tensor,
-    labels: torch.Tensor,
-    chosen: torch.Tensor,
-    damping: float,
-    max_iterations: int,
+    model: nn.Module, pair: Pair, labels: torch.Tensor, chosen: torch.Tensor, damping: float
 ) -> torch.Tensor:
-    parameters = list(model.parameters())
-    loss = _SummedChosenLoss(labels.dtype if labels.dtype == torch.int64 else images.dtype)
+    parameters, images = list(model.parameters()), pair[0]
+    loss = _SummedChosenLoss()
     target = torch.cat([labels.nan_to_num(0).to(images.dtype), chosen.to(images.dtype)], 1)
-    ggn = GGNLinearOperator(
-        model, loss, parameters, [(images, target)], check_deterministic=False, num_data=len(images)
-    )
-    damped = ggn * (1 / int(chosen.sum())) + damping * IdentityLinearOperator(
-        [p.shape for p in parameters], images.device, parameters[0].dtype
-    )
-    inverse = CGInverseLinearOperator(damped, max_iter=max_iterations, tolerance=1e-5, eps=1e-20)
+    data = [(images, target)]
+    ggn = GGNLinearOperator(model, loss, parameters, data, check_deterministic=False, num_data=len(images))
+    identity = IdentityLinearOperator([p.shape for p in parameters], images.device, parameters[0].dtype)
+    damped = ggn * (1 / int(chosen.sum())) + damping * identity
+    inverse = CGInverseLinearOperator(damped, max_iter=MOST_ITERATIONS, tolerance=1e-5, eps=1e-20)
 
     def gradient(x: torch.Tensor, n: int) -> torch.Tensor:
         value = loss(model(x[n : n + 1]), target[n : n + 1])
         return torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, parameters)])
 
     # One column an image, so that all solves share their products with the matrix.
-    gradients, noisy_gradients = (torch.stack([gradient(x, n) for n in range(len(x))], 1) for x in (images, noisy))
+    gradients, noisy_gradients = (torch.stack([gradient(x, n) for n in range(len(x))], 1) for x in pair)
     return -(noisy_gradients * (inverse @ gradients)).sum(0).detach().double()

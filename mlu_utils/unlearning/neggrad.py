@@ -22,26 +22,21 @@ def neggrad(
     is_bounded: bool = True,
     batchnorm: str = "train",
 ) -> nn.Module:
-    """Return a copy that climbed the forget loss.
-
-    Args:
-        num_epochs: passes over the images to forget.
-        is_bounded: see `task.ascent_loss`; False is the published loss.
+    """Return a copy that climbed the forget loss in `num_epochs` passes over the images to forget.
 
     Source: Golatkar, Achille and Soatto (2020) and Graves et al. (2021); defaults of Jia et al. (2023), public code.
 
-    Differs: the loss is bounded by default.
+    Differs: the loss is bounded unless `is_bounded` is False, see `task.ascent_loss`.
     """
     require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()
-    descend(
-        unlearned,
-        task.batches(batch_size).forget(num_epochs),
-        lambda batch: -ascent_loss(batch.logits(unlearned), batch.labels, batch.mask, is_bounded=is_bounded),
-        sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
-        batchnorm=batchnorm,
-        seed=task.seed,
-    )
+
+    def objective(batch: Batch) -> torch.Tensor:
+        return -ascent_loss(batch.logits(unlearned), batch.labels, batch.mask, is_bounded=is_bounded)
+
+    optimizer = sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    batches = task.batches(batch_size).forget(num_epochs)
+    descend(unlearned, batches, objective, optimizer, batchnorm=batchnorm, seed=task.seed)
     return unlearned
 
 
@@ -60,19 +55,13 @@ def advanced_neggrad(
 ) -> nn.Module:
     """Return a copy trained on 2 [alpha (L_retain + anchor |w - w0|^2) - (1 - alpha) L_forget].
 
-    alpha = 1/2 without anchor is Advanced NegGrad, L_retain - L_forget; NegGrad+ has alpha = .95 and BatchNorm in
-    eval mode.
-
-    Each batch to keep has one to forget beside it.
-
-    Args:
-        alpha: weight of keeping against forgetting, in [0, 1].
-        anchor: pull towards the original weights w0, >= 0.
-        is_bounded: see `task.ascent_loss`; False is the published loss.
+    w0: the original weights. alpha in [0, 1]: 1/2 without anchor is Advanced NegGrad, L_retain - L_forget; NegGrad+
+    has alpha = .95 and BatchNorm in eval mode. Each batch to keep has one to forget beside it.
 
     Source: Choi and Na (2023), public notebooks (Advanced NegGrad: defaults); Kurmanji et al. (2023) (NegGrad+).
 
-    Differs: the factor 2, which makes one learning rate mean the same for both; the bounded loss; no batch is skipped.
+    Differs: the factor 2, which makes one learning rate mean the same for both; `neggrad`'s bounded loss; no batch
+    is skipped.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
@@ -86,18 +75,12 @@ def advanced_neggrad(
         of_retain, of_forget = both_logits(unlearned, retain, forget)
         keep = retain_loss(of_retain, retain.labels, retain.mask)
         if anchor:
-            keep = keep + anchor * sum(
-                (p - p0).square().sum() for p, p0 in zip(unlearned.parameters(), first, strict=True)
-            )
+            pairs = zip(unlearned.parameters(), first, strict=True)
+            keep = keep + anchor * sum((p - p0).square().sum() for p, p0 in pairs)
         climb = ascent_loss(of_forget, forget.labels, forget.mask, is_bounded=is_bounded)
         return 2 * (alpha * keep - (1 - alpha) * climb)
 
-    descend(
-        unlearned,
-        task.batches(batch_size).pairs(num_epochs),
-        objective,
-        sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay),
-        batchnorm=batchnorm,
-        seed=task.seed,
-    )
+    optimizer = sgd(unlearned.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    batches = task.batches(batch_size).pairs(num_epochs)
+    descend(unlearned, batches, objective, optimizer, batchnorm=batchnorm, seed=task.seed)
     return unlearned

@@ -21,29 +21,15 @@ def retrain(
     schedule: str = "constant",
     augmentation: Augmentation | None = None,
 ) -> nn.Module:
-    """Return a model of the same architecture that never saw the entries to forget.
+    """Return a model of the same architecture that never saw the entries to forget, from the recipe of `training.fit`.
 
-    Same recipe, same seed, same initial weights as the original: the only difference is the mask. All K outputs are
-    kept, so a forgotten label's head row stays where weight decay takes its initial value.
-
-    Hyperparameters are those of `training.fit`; of the task's model only architecture and device are used.
+    Same seed and same initial weights as the original: the only difference is the mask. All K outputs are kept, so a
+    forgotten label's head row stays where weight decay takes its initial value.
 
     Source: the gold standard of all unlearning papers; recipe of Hossain et al. (2025) as defaults.
     """
+    recipe = {name: value for name, value in locals().items() if name != "task"}
+    recipe |= {"mask": task.mask, "seed": task.seed, "precision": task.precision, "description": "retraining"}
     retrained = fresh_model(task.model, seed=task.seed)
-    fit(
-        retrained,
-        task.table,
-        mask=task.mask,
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        augmentation=augmentation,
-        seed=task.seed,
-        precision=task.precision,
-        description="retraining",
-    )
+    fit(retrained, task.table, **recipe)
     return retrained

@@ -17,18 +17,11 @@ SALIENCIES = ("absolute", "signed", "relative")
 def saliency_mask(
     task: Task, *, share: float, saliency: str = "absolute", batch_size: int = 64
 ) -> dict[str, torch.Tensor]:
-    """Return parameter name -> bool: the weights, ranked over the whole network, that may change.
+    """Return parameter name -> bool: the share of all weights that may change, if 1 also those without any gradient.
 
-    Args:
-        task: gradients are those of its model on the training images.
-        share: of all weights that may change, in (0, 1]. Below 1 a weight without any gradient never may.
-        saliency: what weights are ranked by. "signed": |sum over batches of the forget gradient|, as published;
-            "absolute": sum of |gradient|, for a label forgotten for everyone, whose signed sum is close to 0 at a
-            trained optimum; "relative": absolute, in units of the same for the retain loss.
-        batch_size: images a gradient is averaged over.
-
-    Raises:
-        ValueError: unknown saliency, or share outside (0, 1].
+    Weights are ranked by saliency, over batches of training images. "signed": |sum of the forget gradient|, as
+    published; "absolute": sum of |gradient|, for a label forgotten for everyone, whose signed sum is close to 0 at a
+    trained optimum; "relative": absolute, in units of the same for the retain loss.
 
     Source: Fan et al. (2024), equation 3; the threshold is set by the share, as in its public code.
     """
@@ -69,14 +62,10 @@ def salun(
     batch_size: int = 64,
     batchnorm: str = "train",
 ) -> nn.Module:
-    """Return a copy trained on random labels to forget and true labels to keep, in its salient weights only.
+    """Return a copy trained on random labels to forget and true labels to keep, in its `saliency_mask` only.
 
     The random labels are drawn anew in every epoch; each batch to keep has one to forget beside it. All other weights
-    keep their bits: neither momentum nor weight decay moves them. BatchNorm's running statistics are no weights and
-    move unless `batchnorm` is "eval".
-
-    Args:
-        share, saliency: see `saliency_mask`.
+    keep their bits: neither momentum nor weight decay moves them; running statistics of BatchNorm are no weights.
 
     Source: Fan et al. (2024), SalUn, equations 3-5; defaults of its public code.
 

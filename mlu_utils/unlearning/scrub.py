@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -26,15 +27,10 @@ def distillation_divergence(
 ) -> torch.Tensor:
     """Return T^2 times the mean KL(teacher || student) over the chosen entries, both softened by T; 0 for none.
 
-    Args:
-        student, teacher: logits (B, num_outputs).
-        chosen: bool (B, K), entries that count; K = 1 for single-label data.
-        temperature: T > 0.
-        is_single_label: softmax over the outputs; otherwise one Bernoulli per label. A softmax over independent
-            labels would not see a shift common to all logits.
-        is_bounded: an entry counts up to KL(teacher || uniform), where the student says nothing, and has no
-            gradient beyond. The divergence knows no direction: a student more certain than its teacher stops at
-            the same value.
+    Logits (B, num_outputs) are those of one softmax for single-label data, else of a Bernoulli per label, because a
+    softmax would not see a common shift; chosen is bool (B, K). Bounded, an entry counts up to KL(teacher || uniform),
+    where the student says nothing, and has no gradient beyond. The divergence knows no direction: a student more
+    certain than its teacher stops at the same value.
     """
     s, t = (at_least_float32(z) / temperature for z in (student, teacher))
     if is_single_label:
@@ -74,23 +70,18 @@ def scrub(
 
     In each of the first `msteps` epochs a pass over the images to forget climbs the divergence from the teacher on
     the entries to forget; in every epoch a pass over the rest descends gamma L_retain + alpha times the divergence
-    on the entries to keep.
+    on the entries to keep. After each of the `decay_epochs` the rate is divided by 10.
 
     Args:
-        num_epochs: epochs in all.
-        msteps: epochs that begin with a pass over the images to forget; 0 leaves distillation on the rest, which is
-            fine-tuning near the teacher and shows what the climb adds.
-        alpha, gamma, temperature: see above and `distillation_divergence`.
-        decay_epochs: after each of these epochs the rate is divided by 10.
-        is_bounded: climb no further than to a student that says nothing; False is the published loss.
+        msteps: 0 leaves distillation on the rest, which shows what the climb adds.
+        is_bounded: of the divergence that is climbed; False is the published loss.
         is_rewound: SCRUB+R: return the student of the epoch whose error on what must be forgotten is nearest to the
             last student's error on the like entries of the validation split, which nobody trained on.
 
     Source: Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, Algorithm 1; defaults of its public code
     (large scale).
 
-    Differs: Bernoulli divergence per label for multi-label data; the bounded climb; the teacher's logits are computed
-    once.
+    Differs: Bernoulli divergence per label for multi-label data; bounded climb; teacher's logits are computed once.
     """
     require_at_least(1, num_epochs=num_epochs)
     require_at_least(0, msteps=msteps, alpha=alpha, gamma=gamma)
@@ -101,28 +92,19 @@ def scrub(
     climbing, descending = task.batches(forget_batch_size), task.batches(retain_batch_size)
     optimizer = sgd(student.parameters(), learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     # The teacher stands still and its images are never augmented: one pass over them is enough.
-    of_train = predict_logits(task.model, table, table.rows("train"), precision=task.precision)
-    of_teacher = of_train.new_zeros(table.num_images, table.num_outputs)
-    of_teacher[table.rows("train")] = of_train
-    of_teacher = of_teacher.to(task.device)
-
-    def divergence(batch: Batch, logits: torch.Tensor, chosen: torch.Tensor, is_climb: bool) -> torch.Tensor:
-        return distillation_divergence(
-            logits,
-            of_teacher[batch.rows],
-            chosen,
-            temperature=temperature,
-            is_single_label=not table.is_multi_label,
-            is_bounded=is_climb and is_bounded,
-        )
+    rows = table.rows("train")
+    of_train = predict_logits(task.model, table, rows, precision=task.precision)
+    of_teacher = of_train.new_zeros(table.num_images, table.num_outputs).index_copy(0, rows, of_train).to(task.device)
+    options = {"temperature": temperature, "is_single_label": not table.is_multi_label}
 
     def climb(batch: Batch) -> torch.Tensor:
-        return -divergence(batch, batch.logits(student), batch.mask, True)
+        logits, teacher = batch.logits(student), of_teacher[batch.rows]
+        return -distillation_divergence(logits, teacher, batch.mask, is_bounded=is_bounded, **options)
 
     def descent(batch: Batch) -> torch.Tensor:
-        logits = batch.logits(student)
+        logits, teacher = batch.logits(student), of_teacher[batch.rows]
         keep = gamma * retain_loss(logits, batch.labels, batch.mask)
-        return keep + alpha * divergence(batch, logits, ~batch.mask, False) if alpha else keep
+        return keep + alpha * distillation_divergence(logits, teacher, ~batch.mask, **options) if alpha else keep
 
     students = []
     for epoch in range(1, num_epochs + 1):
@@ -131,7 +113,7 @@ def scrub(
             descend(student, climbing.forget(), climb, optimizer, batchnorm=batchnorm, seed=task.seed + epoch)
         descend(student, descending.retain(), descent, optimizer, batchnorm=batchnorm, seed=task.seed + epoch)
         if is_rewound:
-            students.append({name: value.clone() for name, value in student.state_dict().items()})
+            students.append(copy.deepcopy(student.state_dict()))
     if is_rewound:
         _rewind(task, student, students, like)
     return student

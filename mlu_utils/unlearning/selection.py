@@ -1,67 +1,40 @@
-"""From importance to a choice of weights: calibration images, forget set, thresholds, zones.
-
-Importances are flat float vectors over all weights, choices are vectors of the same length. Nothing here changes a
-weight.
-"""
+"""From importance, a flat float vector over all weights, to a choice of weights, a vector of the same length."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import NamedTuple
 
 import torch
 
 from mlu_utils.models import head
 from mlu_utils.naming import require_at_least, require_share
 from mlu_utils.training import rows_with_entries
-from mlu_utils.unlearning.task import Task
+from mlu_utils.unlearning.task import Pair, Task
 
 
-def calibration_rows(
-    task: Task, *, num_forget_images: int, num_retain_images: int, split: str = "train"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the rows that the forget loss and the retain loss are measured on.
+def calibration_rows(task: Task, *, num_forget_images: int, num_retain_images: int, split: str = "train") -> Pair:
+    """Return at most so many rows of the split that the forget loss and the retain loss are measured on.
 
-    Args:
-        task: its seed is that of the sample; where both losses can use all rows, as for a label, their samples share
-            images.
-        num_forget_images, num_retain_images: at most this many rows for each loss.
-        split: train, validation or another split. The paper says "without the original training data" and yet
-            takes gradients on it; here the source is explicit.
-
-    Raises:
-        ValueError: a number of images below 1, or the split has nothing to forget or nothing to keep.
+    The paper says "without the original training data" and yet takes gradients on it; here the split is explicit.
     """
     require_at_least(1, num_forget_images=num_forget_images, num_retain_images=num_retain_images)
     table, rows = task.table, task.table.rows(split)
-    sides = (("forget", ~task.mask, num_forget_images), ("keep", task.mask, num_retain_images))
-    chosen = []
-    for what, left_out, num_images in sides:
+
+    def drawn(what: str, left_out: torch.Tensor, num_images: int) -> torch.Tensor:
         candidates = rows_with_entries(table, rows, left_out)
         if len(candidates) == 0:
             raise ValueError(f"the {split} split of {table.source} has nothing to {what} for this request")
         # Another order than that of fine-tuning under the same seed, whose first batch would repeat these images.
         order = torch.randperm(len(candidates), generator=torch.Generator().manual_seed(task.seed + 2**32))
-        chosen.append(candidates[order[:num_images]].sort().values)
-    return chosen[0], chosen[1]
+        return candidates[order[:num_images]].sort().values
+
+    return drawn("forget", ~task.mask, num_forget_images), drawn("keep", task.mask, num_retain_images)
 
 
 def quantile(values: torch.Tensor, q: float) -> torch.Tensor:
-    """Return the value of rank ceil(q n), at least 1, of n values, without sorting them: a sample brackets the rank."""
-    if not 0 <= q <= 1:
-        raise ValueError(f"q must be in [0, 1], got {q}")
-    n = len(values)
-    rank = max(1, min(n, int(-(-q * n // 1))))
-    if n <= 100_000:
-        return values.kthvalue(rank).values
-    sample = values[:: n // 50_000].sort().values
-    slack = 0.02 * len(sample)
-    low = sample[max(0, int(q * len(sample) - slack))]
-    high = sample[min(len(sample) - 1, int(q * len(sample) + slack))]
-    below = int((values < low).sum())
-    inside = values[(values >= low) & (values <= high)]
-    if not below < rank <= below + len(inside):
-        return values.kthvalue(rank).values  # the sample misled: search everything
-    return inside.kthvalue(rank - below).values
+    """Return the value of rank ceil(q n), at least 1, of n values: `torch.quantile` refuses 2^24 of them."""
+    return values.kthvalue(max(1, math.ceil(q * len(values)))).values
 
 
 def exclusive_weights(task: Task) -> torch.Tensor:
@@ -85,11 +58,11 @@ def exclusive_weights(task: Task) -> torch.Tensor:
 def relative_importance(
     forget: torch.Tensor, retain: torch.Tensor, *, exclusive: torch.Tensor | None = None, damping: float = 1e-3
 ) -> torch.Tensor:
-    """Return how much more a weight matters to what must be forgotten than to what must be kept, >= 0.
+    """Return how much more a weight matters to what must be forgotten than to what must be kept.
 
     (forget / mean forget) / (retain / mean retain + damping): 1 = as much for one as for the other; infinite for the
-    exclusive weights, see `exclusive_weights`. A measured retain importance of exactly 0 proves nothing: bf16 rounds
-    small gradients to it, and calibration images may leave a feature at rest.
+    `exclusive_weights`. A measured retain importance of exactly 0 proves nothing: bf16 rounds small gradients to it,
+    and calibration images may leave a feature at rest.
     """
     floor = torch.finfo(forget.dtype).tiny
     ratio = (forget / forget.mean().clamp_min(floor)) / (retain / retain.mean().clamp_min(floor) + damping)
@@ -99,49 +72,25 @@ def relative_importance(
 def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | None = None) -> torch.Tensor:
     """Return W_f: bool, True for the `share` of weights with the most influence on what must be forgotten.
 
-    Args:
-        forget: influence of each weight on what must be forgotten; weights of influence 0 are never chosen.
-        share: of all weights, in (0, 1].
-        relative: from `relative_importance`. When given (the targeted reading), the weights of at least mean
-            influence compete by this instead, and those of infinite relative importance are chosen whatever their
-            influence: they serve nothing but what must be forgotten.
+    Given their `relative_importance` (the targeted reading), the weights of at least mean influence compete by this
+    instead, and those of an infinite one are chosen whatever their influence; others of influence 0 never are.
 
-    Raises:
-        ValueError: share outside (0, 1].
-
-    Source: Hossain et al. (2025), equation 2.
-
-    Differs: the paper's threshold on the influence is not given; here it is set by the share of weights.
+    Source: Hossain et al. (2025), equation 2, whose threshold on the influence is not given.
     """
     require_share(forget_share=share)
-    if relative is None:
-        chosen = forget > 0
-        return chosen & (forget >= quantile(forget, 1 - share)) if share < 1 else chosen
-    ranked = torch.where(forget >= forget.mean(), relative, 0)
+    ranked = forget if relative is None else torch.where(forget >= forget.mean(), relative, 0)
     chosen = ranked > 0
     if share < 1:
         chosen &= ranked >= quantile(ranked, 1 - share)
-    return chosen | relative.isinf()
+    return chosen if relative is None else chosen | relative.isinf()
 
 
 def scored_forget_set(
-    forget: torch.Tensor,
-    share: float,
-    *,
-    reading: str,
-    scores: tuple[torch.Tensor, torch.Tensor],
-    exclusive: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the scores by which a reading treats weights, and W_f, the weights that it treats.
+    forget: torch.Tensor, share: float, *, reading: str, scores: Pair, exclusive: torch.Tensor
+) -> Pair:
+    """Return the scores by which a reading treats weights, and the `forget_set` W_f, which it treats.
 
-    printed: the score for what must be forgotten, as it is; targeted and random: relative to the same score for what
-    must be kept.
-
-    Args:
-        forget, share: see `forget_set`.
-        reading: one of `unlearning.READINGS`.
-        scores: of what must be forgotten and of what must be kept.
-        exclusive: see `exclusive_weights`.
+    printed takes the first of the two scores as it is; targeted and random take it relative to the second.
     """
     if reading == "printed":
         return scores[0], forget_set(forget, share)
@@ -163,8 +112,7 @@ def require_weights(chosen: torch.Tensor) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Thresholds:
+class Thresholds(NamedTuple):
     """25th, 50th and 75th percentile of a score over W_f (tau_l, tau_m, tau_h of Algorithm 2)."""
 
     low: float
@@ -172,17 +120,11 @@ class Thresholds:
     high: float
 
 
-def percentile_thresholds(scores: torch.Tensor, *, percentiles: tuple[float, ...] = (25, 50, 75)) -> Thresholds:
-    """Return the three thresholds of the scores of the weights in W_f.
-
-    Infinite scores, which exclusive weights have, lie above them all and do not count.
-
-    Raises:
-        ValueError: W_f is empty.
-    """
+def percentile_thresholds(scores: torch.Tensor) -> Thresholds:
+    """Return the thresholds of the scores of the weights in W_f; infinite ones, of exclusive weights, do not count."""
     require_weights(scores)
     finite = scores[scores.isfinite()]
-    return Thresholds(*(float(quantile(finite if len(finite) else scores, p / 100)) for p in percentiles))
+    return Thresholds(*(float(quantile(finite if len(finite) else scores, q)) for q in (0.25, 0.5, 0.75)))
 
 
 def shuffled(choice: torch.Tensor, *, seed: int) -> torch.Tensor:

@@ -16,16 +16,9 @@ REFERENCES = ("auto", "retain", "all")
 
 
 def dampening_factors(forget: torch.Tensor, reference: torch.Tensor, *, alpha: float, dampening: float) -> torch.Tensor:
-    """Return what each weight is multiplied with, in [0, 1].
+    """Return what each weight is multiplied with, in [0, 1], from squared gradients of one shape.
 
-    min(dampening * reference / forget, 1) where forget > alpha * reference, else 1.
-
-    Args:
-        forget, reference: squared gradients >= 0, any one shape.
-        alpha: how far a weight must stand out, > 0.
-        dampening: lambda >= 0.
-
-    Source: Foster, Schoepf and Brintrup (2024), equations 5 and 6.
+    min(dampening * reference / forget, 1) where forget > alpha * reference, else 1: equations 5 and 6.
     """
     selected = forget > alpha * reference
     factor = (dampening * reference / torch.where(selected, forget, 1)).clamp_max(1)
@@ -40,13 +33,12 @@ def ssd(
     For a label forgotten for everyone the reference does not use the label's head row, so that row and its bias
     become exactly 0, but for the weights of features that are 0 on every image: the logit says nothing.
 
-    The task's seed decides which images are averaged before squaring.
-
     Args:
-        alpha, dampening: see `dampening_factors`.
+        task: its seed decides which `batch_size` images a gradient is averaged over before it is squared.
+        alpha: how far a weight must stand out, > 0.
+        dampening: lambda of `dampening_factors`, >= 0.
         reference: "all": the loss over all training entries, as published; "retain": that over the entries to
             keep; "auto": retain for label and partial requests, where the images to forget are kept, else all.
-        batch_size: images a gradient is averaged over before it is squared.
 
     Source: Foster, Schoepf and Brintrup (2024), Fast Machine Unlearning Without Retraining Through Selective
     Synaptic Dampening; defaults of its public code for ResNets.
@@ -68,7 +60,5 @@ def ssd(
     kept = mean_square(task.retain_rows if reference == "retain" else task.table.rows("train"), reference)
     factors = dampening_factors(forget, kept, alpha=alpha, dampening=dampening)
     unlearned = copy_of(task.model)
-    with torch.no_grad():
-        for name, factor in importance.unflatten(factors, dict(unlearned.named_parameters())).items():
-            unlearned.get_parameter(name).mul_(factor)
+    importance.write_weights(unlearned, importance.flat_weights(unlearned) * factors)
     return unlearned

@@ -1,15 +1,11 @@
-"""A task: a model, a label table and what must be forgotten. Every method takes one and nothing else about its work.
-
-The task holds the mask over the label table, hands out batches of images to forget and to keep, and computes their
-losses. Nothing here knows a method.
-"""
+"""A task: a model, a label table and what must be forgotten. Every method takes one and nothing else about its work."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain, repeat
 
 import torch
@@ -21,6 +17,8 @@ from mlu_utils.devices import FP32, Precision
 from mlu_utils.models import copy_of
 from mlu_utils.requests import ForgetRequest, entry_losses, mean_over, retain_loss
 from mlu_utils.training import device_of, rows_with_entries
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,55 +41,33 @@ class Batch:
         return retain_loss(self.logits(model), self.labels, self.mask)
 
 
+@dataclass(eq=False)
 class Task:
-    """What a method is asked to do: make this model forget these entries of this table.
+    """What a method is asked to do: make this model forget these entries of this table, which must know them."""
 
-    Args:
-        model: the original model, on the device to work on; no method changes it.
-        table: the data; methods look at its train split, unless they say otherwise.
-        request: what to forget, as a `ForgetRequest` or in its written form, such as "label:Smiling".
-        seed: of everything that a method draws at random.
-        precision: number format of forward and backward passes.
+    model: nn.Module  # the original, on the device to work on; no method changes it
+    table: ImageTable  # methods look at its train split, unless they say otherwise
+    request: ForgetRequest | str
+    _: KW_ONLY
+    seed: int  # of everything that a method draws at random
+    precision: Precision = FP32  # number format of forward and backward passes
 
-    Attributes:
-        mask: bool (N, K) on the CPU, True = forget this entry.
-        forget_rows, retain_rows: int64, training images with something to forget and with something to keep. For a
-            label request both are all images, for a class or a person they have none in common, for a partial
-            request the first are among the second.
-
-    Raises:
-        ValueError: a request that this table cannot serve.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        table: ImageTable,
-        request: ForgetRequest | str,
-        *,
-        seed: int,
-        precision: Precision = FP32,
-    ) -> None:
+    def __post_init__(self) -> None:
         # Calibration looks at the model as it predicts; a model in train mode is copied and left in that mode.
-        self.model = copy_of(model) if any(m.training for m in model.modules()) else model
-        self.table, self.seed, self.precision = table, seed, precision
-        self.request = ForgetRequest.parse(request) if isinstance(request, str) else request
-        self.mask = self.request.mask(table)
+        if any(m.training for m in self.model.modules()):
+            self.model = copy_of(self.model)
+        if isinstance(self.request, str):
+            self.request = ForgetRequest.parse(self.request)
+        self.mask = self.request.mask(self.table)  # bool (N, K) on the CPU, True = forget this entry
+        train = self.table.rows("train")
+        # Training images with a known entry to forget, and those with one to keep, int64.
+        self.forget_rows = rows_with_entries(self.table, train, ~self.mask)
+        self.retain_rows = rows_with_entries(self.table, train, self.mask)
 
     @property
     def device(self) -> torch.device:
         """The device that the model lies on."""
         return device_of(self.model)
-
-    @cached_property
-    def forget_rows(self) -> torch.Tensor:
-        """Training images with a known entry to forget."""
-        return rows_with_entries(self.table, self.table.rows("train"), ~self.mask)
-
-    @cached_property
-    def retain_rows(self) -> torch.Tensor:
-        """Training images with a known entry to keep."""
-        return rows_with_entries(self.table, self.table.rows("train"), self.mask)
 
     def start(self) -> nn.Module:
         """Return a copy of the model to train, its weights laid out in memory as the number format likes them."""
@@ -107,14 +83,9 @@ class Passes:
 
     def __init__(self, task: Task, rows: torch.Tensor, batch_size: int, *, seed: int | None = None) -> None:
         self._precision, self._mask = task.precision, task.mask.to(task.device)
-        self._batches = Batches(
-            task.table,
-            rows,
-            batch_size=batch_size,
-            device=task.device,
-            generator=None if seed is None else torch.Generator().manual_seed(seed),
-            memory_format=task.precision.memory_format,
-        )
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        options = {"device": task.device, "memory_format": task.precision.memory_format}
+        self._batches = Batches(task.table, rows, batch_size=batch_size, generator=generator, **options)
 
     def __iter__(self) -> Iterator[Batch]:
         for images, labels, rows in self._batches:
@@ -122,7 +93,7 @@ class Passes:
 
 
 class TaskBatches:
-    """Passes over the images to forget and those to keep; each pass has a new order."""
+    """Passes over the two sides of a task, each in a new order."""
 
     def __init__(self, task: Task, batch_size: int) -> None:
         self._is_one_side = torch.equal(task.forget_rows, task.retain_rows)
@@ -140,14 +111,26 @@ class TaskBatches:
     def pairs(self, num_epochs: int = 1) -> Iterator[tuple[Batch, Batch]]:
         """Return passes over the images to keep, each batch with one to forget, which start over when used up.
 
-        Where both sides are the same images the pair is one batch twice, so that one forward pass can serve both.
+        Where both are the same images a pair is one batch twice, so that one forward pass can serve both.
         """
         if self._is_one_side:
             return ((batch, batch) for batch in self.retain(num_epochs))
         return zip(self.retain(num_epochs), chain.from_iterable(repeat(self._forget)), strict=False)
 
 
-def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+@contextlib.contextmanager
+def without_weight_gradients(model: nn.Module) -> Iterator[None]:
+    """Run a block in which autograd forms no gradient of the model's weights."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+
+
+def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> Pair:
     """Return the logits of a pair of batches; one forward pass where they are the same."""
     of_retain = retain.logits(model)
     return of_retain, of_retain if forget is retain else forget.logits(model)
@@ -156,15 +139,11 @@ def both_logits(model: nn.Module, retain: Batch, forget: Batch) -> tuple[torch.T
 def ascent_loss(
     logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, *, is_bounded: bool = True
 ) -> torch.Tensor:
-    """Return the mean loss over the known entries to forget, for climbing.
+    """Return the mean loss over the known entries to forget, for climbing, see `requests.forget_loss`.
 
-    Args:
-        logits: (B, K) multi-label, (B, C) single-label.
-        labels, mask: (B, K).
-        is_bounded: an entry's loss counts up to that of a model that says nothing, log 2 for a binary label and
-            log C for C classes, and has no gradient beyond. Unbounded, climbing turns a binary label round: it is
-            predicted wrongly with certainty and can be read backwards. Bounded, the certainty goes, but logits may
-            still end just beyond 0 in the wrong order: look at the AUC too.
+    Bounded, an entry's loss counts up to that of a model that says nothing, log 2 for a binary label and log C for C
+    classes, and has no gradient beyond: logits may still end just beyond 0 in the wrong order, so look at the AUC too.
+    Unbounded, climbing turns a binary label round: it is predicted wrongly with certainty and can be read backwards.
     """
     losses, known = entry_losses(logits, labels)
     if is_bounded:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import count
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from mlu_utils.naming import require_at_least, require_choice
 from mlu_utils.requests import entry_losses, mean_over, retain_loss
 from mlu_utils.training import descend, in_eval_mode, sgd
-from mlu_utils.unlearning.task import Batch, Task
+from mlu_utils.unlearning.task import Batch, Task, without_weight_gradients
 
 FORMS = ("auto", "bank", "instance")
 
@@ -29,81 +30,55 @@ def noise_labels(task: Task) -> torch.Tensor:
     return labels
 
 
-class _Noise(nn.Module):
-    """Images that learn."""
-
-    def __init__(self, shape: tuple[int, ...], seed: int, like: torch.Tensor) -> None:
-        super().__init__()
-        self.images = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(like))
-
-    def descend(self, model: nn.Module, objective: Callable, num_steps: int, learning_rate: float) -> torch.Tensor:
-        """Return the images after Adam's steps on an objective of the model, whose own weights stay."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=learning_rate)
-        needs = [p.requires_grad for p in model.parameters()]
-        model.requires_grad_(False)
-        try:
-            descend(self, range(num_steps), lambda _: objective(self.images), optimizer)
-        finally:
-            for p, flag in zip(model.parameters(), needs, strict=True):
-                p.requires_grad_(flag)
-        return self.images.detach()
+def _descended(
+    model: nn.Module, noise: torch.Tensor, objective: Callable, *, num_steps: int, learning_rate: float
+) -> torch.Tensor:
+    """Return the noise after Adam's steps on an objective of it and of the model, whose weights stay."""
+    learner = nn.ParameterList([noise])
+    with without_weight_gradients(model):
+        optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate)
+        descend(learner, range(num_steps), lambda _: objective(learner[0]), optimizer)
+    return learner[0].detach()
 
 
 def learn_noise(
-    task: Task,
-    model: nn.Module,
-    labels: torch.Tensor,
-    *,
-    num_steps: int,
-    learning_rate: float,
-    penalty: float,
+    task: Task, model: nn.Module, labels: torch.Tensor, *, num_steps: int, learning_rate: float, penalty: float
 ) -> torch.Tensor:
-    """Return images (len(labels), 3, H, W) that maximise the model's loss on the labels given.
+    """Return images (len(labels), 3, H, W) that maximise the loss of the model, in eval mode, on the labels given.
 
-    Minimises -mean loss + penalty * mean over images of the sum of squares, by Adam from standard normal noise.
-
-    Args:
-        task: gives the size of its images, the seed of the noise and the number format.
-        model: in eval mode, not changed.
-        labels: what each image is labelled with, as in the table, nan where nothing is said.
-        num_steps, learning_rate: of Adam.
-        penalty: lambda >= 0.
+    From normal noise, minimises -mean loss + penalty * mean over images of the sum of squares; nan labels say nothing.
 
     Source: Tarun et al. (2023), equation 2.
     """
-    shape = (len(labels), *task.table.images.shape[1:])
-    noise = _Noise(shape, task.seed, next(model.parameters()))
 
     def objective(images: torch.Tensor) -> torch.Tensor:
         with task.precision.autocast(images.device):
             logits = model(images)
         return -_mean_loss(logits, labels) + penalty * images.square().flatten(1).sum(1).mean()
 
-    return noise.descend(model, objective, num_steps, learning_rate)
+    generator = torch.Generator().manual_seed(task.seed)
+    noise = torch.randn(len(labels), *task.table.images.shape[1:], generator=generator).to(next(model.parameters()))
+    return _descended(model, noise, objective, num_steps=num_steps, learning_rate=learning_rate)
 
 
 def distant_noise(
-    model: nn.Module, images: torch.Tensor, chosen: torch.Tensor, *, num_steps: int, learning_rate: float, seed: int
+    model: nn.Module, images: torch.Tensor, chosen: torch.Tensor, *, seed: int, **steps: float
 ) -> torch.Tensor:
     """Return network inputs whose outputs lie far from those of the given images, clamped to [0, 1].
 
-    Args:
-        model: in eval mode while the noise is made; its weights and its mode stay.
-        images: (B, 3, H, W), the images to forget.
-        chosen: bool (B, num_outputs), outputs whose squared distance is maximised.
-        num_steps, learning_rate: of Adam.
-        seed: of the noise.
+    Maximises the mean squared distance of the chosen outputs, bool (B, num_outputs), of the model in eval mode.
 
     Source: Choi and Na (2023), public notebooks.
     """
-    noise = _Noise(tuple(images.shape), seed, images)
     with in_eval_mode(model):  # in train mode each forward pass would move BatchNorm's statistics
         with torch.no_grad():
             target = model(images)
-        made = noise.descend(
-            model, lambda x: -mean_over((model(x) - target).square(), chosen), num_steps, learning_rate
-        )
-    return made.clamp_(0, 1)
+
+        def objective(noise: torch.Tensor) -> torch.Tensor:
+            return -mean_over((model(noise) - target).square(), chosen)
+
+        start = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
+        return _descended(model, start, objective, **steps).clamp_(0, 1)
 
 
 def unsir(
@@ -123,20 +98,12 @@ def unsir(
     batch_size: int = 64,
     batchnorm: str = "train",
 ) -> nn.Module:
-    """Return a copy that was impaired by noise and repaired on what is kept.
+    """Return a copy that was impaired by noise in `impair_epochs` and repaired on images alone in `repair_epochs`.
 
-    bank (labels and classes): noise that the original finds hardest to call by the label or class is shown *as* that,
-    beside images with what they keep; then images alone. instance (people, images, partial): each batch to keep is
-    shown beside noise whose outputs lie far from those of a batch to forget, under the labels to keep; then
-    images alone.
-
-    Args:
-        form: bank, instance, or auto: whichever fits the request.
-        num_noise_images: bank: images of each bank.
-        noise_steps, noise_learning_rate, noise_penalty: bank: see `learn_noise`.
-        instance_noise_steps, instance_noise_learning_rate: instance: see `distant_noise`.
-        impair_epochs, impair_learning_rate: stage 1, passes over the images to keep, SGD without momentum.
-        repair_epochs, repair_learning_rate: stage 2, 0 epochs leave it out.
+    Both are passes over the images to keep, by SGD without momentum. Beside these images impairing shows, by form:
+    bank (labels and classes): noise that the original finds hardest to call by the label or class, *as* that, from
+    banks of `num_noise_images`; instance (people, images, partial): noise whose outputs lie far from those of a
+    batch to forget, under the labels to keep. auto: whichever fits the request.
 
     Source: Tarun et al. (2023), Fast Yet Effective Machine Unlearning (bank); Choi and Na (2023), public notebooks
     (instance: its defaults and learning rates).
@@ -156,27 +123,21 @@ def unsir(
     require_at_least(0, noise_learning_rate=noise_learning_rate, noise_penalty=noise_penalty)
     require_at_least(0, instance_noise_learning_rate=instance_noise_learning_rate)
     unlearned, batches = task.start(), task.batches(batch_size)
-    optimizers = [
+    impairing, repairing = (
         sgd(unlearned.parameters(), learning_rate=rate, momentum=0.0, weight_decay=0.0)
         for rate in (impair_learning_rate, repair_learning_rate)
-    ]
+    )
     if form == "bank":
         labels = noise_labels(task).repeat_interleave(num_noise_images, 0).to(task.device)
-        noise = learn_noise(
-            task,
-            unlearned,
-            labels,
-            num_steps=noise_steps,
-            learning_rate=noise_learning_rate,
-            penalty=noise_penalty,
-        ).to(memory_format=task.precision.memory_format)
-        impairing = batches.retain(impair_epochs), _beside_bank(task, unlearned, noise, labels, max(1, batch_size // 2))
+        steps = {"num_steps": noise_steps, "learning_rate": noise_learning_rate, "penalty": noise_penalty}
+        noise = learn_noise(task, unlearned, labels, **steps).to(memory_format=task.precision.memory_format)
+        shown, impair = batches.retain, _beside_bank(task, unlearned, noise, labels, max(1, batch_size // 2))
     else:
         steps = {"num_steps": instance_noise_steps, "learning_rate": instance_noise_learning_rate}
-        impairing = batches.pairs(impair_epochs), _beside_distant_noise(task, unlearned, steps)
-    repairing = batches.retain(repair_epochs), lambda batch: batch.retain_loss(unlearned)
-    for (items, objective), optimizer in zip((impairing, repairing), optimizers, strict=True):
-        descend(unlearned, items, objective, optimizer, batchnorm=batchnorm, seed=task.seed)
+        shown, impair = batches.pairs, _beside_distant_noise(task, unlearned, steps)
+    options = {"batchnorm": batchnorm, "seed": task.seed}
+    descend(unlearned, shown(impair_epochs), impair, impairing, **options)
+    descend(unlearned, batches.retain(repair_epochs), lambda b: b.retain_loss(unlearned), repairing, **options)
     return unlearned
 
 
@@ -198,7 +159,7 @@ def _beside_bank(
 
 def _beside_distant_noise(task: Task, model: nn.Module, steps: dict) -> Callable[[tuple[Batch, Batch]], torch.Tensor]:
     """Return the loss of a batch to keep and of noise far from a batch to forget, both under the labels to keep."""
-    seeds: Iterator[int] = iter(range(task.seed, 2**63))
+    seeds = count(task.seed)
 
     def impair(pair: tuple[Batch, Batch]) -> torch.Tensor:
         retain, forget = pair
@@ -209,8 +170,7 @@ def _beside_distant_noise(task: Task, model: nn.Module, steps: dict) -> Callable
         noise = distant_noise(model, forget.images[:size], chosen, **steps, seed=next(seeds))
         with task.precision.autocast(noise.device):
             of_noise = model(noise)
-        of_noise = retain_loss(of_noise, retain.labels[:size], retain.mask[:size])
-        return of_noise + retain.retain_loss(model)
+        return retain_loss(of_noise, retain.labels[:size], retain.mask[:size]) + retain.retain_loss(model)
 
     return impair
 
