@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -26,6 +26,7 @@ NOT_TESTABLE = "cannot be tested here"
 BASELINES = ["CF-3", "SCRUB", "UNSIR", "SalUn"]
 
 Tables = Mapping[str, pd.DataFrame]
+_Checks = Iterator[tuple]  # claim id, whether it holds (None: nobody can tell), the computed number, reason, printed
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,16 @@ def longest_line(sweep: pd.DataFrame, varied: str, fixed: str) -> pd.DataFrame:
     return max((part for _, part in sweep.groupby(fixed)), key=len).sort_values(varied)
 
 
-def check_printed(tables: Tables | None = None) -> dict[str, Finding]:
-    """Return claim id -> what its check of the printed numbers, `load_tables()` by default, found."""
-    tables = load_tables() if tables is None else tables
-    return {claim_id: finding for group in CHECKS for claim_id, finding in group(tables)}
+def check_printed(tables: Tables) -> dict[str, Finding]:
+    """Return claim id -> what its check found."""
+    return {claim_id: finding for group in CHECKS for claim_id, finding in run_checks(group, tables)}
+
+
+def run_checks(group: Callable[[Tables], _Checks], tables: Tables) -> Iterator[tuple[str, Finding]]:
+    """Yield claim ids and findings of one of the `CHECKS`."""
+    for claim_id, holds, computed, reason, *printed in group(tables):
+        verdict = NOT_TESTABLE if holds is None else CONSISTENT if holds else INCONSISTENT
+        yield claim_id, Finding(verdict, float(computed), reason, *printed)
 
 
 # --- what the checks read ---------------------------------------------------------------------------------
@@ -154,55 +161,47 @@ def _interval(text: str) -> np.ndarray:
     return float(text) + _rounding(text) * np.array([-1.0, 1.0])
 
 
-def _finding(holds: bool, computed: float, reason: str, printed: str = "") -> Finding:
-    return Finding(CONSISTENT if holds else INCONSISTENT, float(computed), reason, printed)
+# --- the checks, by what they are about -----------------------------------------------------------------------
 
 
-# --- the checks, by what they are about: each yields claim ids and findings -----------------------------------
-
-_Findings = Iterator[tuple[str, Finding]]
-
-
-def _of_settings(tables: Tables) -> _Findings:
+def _of_settings(tables: Tables) -> _Checks:
     shares = [_text(tables, f"setting/split_{split}") for split in ("train", "validation", "test")]
     text = " + ".join(f"{share:g}" for share in shares)
-    yield "check/splits_sum", _finding(sum(shares) == 100, sum(shares), f"{text} = {sum(shares):g}", text)
+    yield "check/splits_sum", sum(shares) == 100, sum(shares), f"{text} = {sum(shares):g}", text
 
     keys = ["dataset", "model", "method", "split"]
     counts = [tables["table2"][key].nunique() for key in keys]
     num_cells = len(tables["table2"].drop_duplicates(keys))
     is_full = num_cells == len(tables["table2"]) == math.prod(counts) == _text(tables, "check/table2_cells")
-    reason = f"{num_cells} different cells of {' x '.join(map(str, counts))}"
-    yield "check/table2_cells", _finding(is_full, num_cells, reason)
+    yield "check/table2_cells", is_full, num_cells, f"{num_cells} different cells of {' x '.join(map(str, counts))}"
 
     shown, printed = tables["table4"]["attribute"].nunique(), f"K = {_text(tables, 'setting/num_labels'):g}"
     reason = f"{shown} of {printed} attributes are printed"
-    yield "check/table4_attributes", _finding(f"K = {shown}" == printed, shown, reason, printed)
+    yield "check/table4_attributes", f"K = {shown}" == printed, shown, reason, printed
 
     task = _pick(tables["benchmark"], dataset="MUFAC").iloc[0]["task"]
     released, printed = int(re.search(r"\d+", task)[0]), _text(tables, "setting/num_age_groups")
     reason = f"the release has {released} groups, the paper {printed:g}"
-    yield "check/mufac_groups", _finding(released == printed, released, reason, f"{printed:g}")
+    yield "check/mufac_groups", released == printed, released, reason, f"{printed:g}"
 
 
-def _of_information(tables: Tables) -> _Findings:
+def _of_information(tables: Tables) -> _Checks:
     for method in ("WF", "WP"):
         # C1, C2: 1 - H(p) at the printed attack success p, to the printed digits.
         success, text = _privacy(tables, "AIA success", method), _privacy_text(tables, "leakage bound", method)
         bound, bits = float(text), information_bits(success / 100)
-        reason = f"1 - H({success / 100:g}) = {bits:.4f} bits"
-        yield f"CelebA/leakage bound/{method}", _finding(abs(bits - bound) <= _rounding(text), bits, reason)
+        is_right, reason = abs(bits - bound) <= _rounding(text), f"1 - H({success / 100:g}) = {bits:.4f} bits"
+        yield f"CelebA/leakage bound/{method}", is_right, bits, reason
 
         accuracy = float(_gender(tables, method=method, split="test").iloc[0])
         read = max(accuracy, 100 - accuracy)
         reason = f"reading the output, accuracy {accuracy:g} %, backwards is right for {read:g} %; "
         reason += f"the attack for {success:g} %"
-        is_enough = max(success, 100 - success) >= read
-        yield f"check/aia_against_table4/{method}", _finding(is_enough, read, reason, f"{success:g}")
+        yield f"check/aia_against_table4/{method}", max(success, 100 - success) >= read, read, reason, f"{success:g}"
 
         bits = information_bits(accuracy / 100)
         reason = f"an accuracy of {accuracy:g} % on a balanced label carries {bits:.3f} bits, the bound is {bound:g}"
-        yield f"check/bits_against_table4/{method}", _finding(bits <= bound, bits, reason, f"{bound:g}")
+        yield f"check/bits_against_table4/{method}", bits <= bound, bits, reason, f"{bound:g}"
 
     # Read as an attack success, the printed range must cover that of each method, backwards where that is better.
     for group, methods in (("WF/WP", ["WF", "WP"]), ("baselines", BASELINES)):
@@ -213,28 +212,27 @@ def _of_information(tables: Tables) -> _Findings:
         outside = np.maximum(low - flipped, flipped - high)
         reason = f"AIA success {_listed(ends)} %, read backwards below 50: {_listed(flipped)}; "
         reason += f"{(outside > 0).sum()} of {len(ends)} outside; mean as printed {ends.mean():.1f}"
-        found = _finding(not (outside > 0).any(), flipped[outside.argmax()], reason)
-        yield f"all/residual information/{group}", found
+        yield f"all/residual information/{group}", not (outside > 0).any(), flipped[outside.argmax()], reason
 
     # An attack on a binary attribute that is mostly wrong succeeds when its answer is turned round.
     wp, retrain = (_privacy(tables, "AIA success", method) for method in ("WP", "Retrain"))
     flipped = max(wp, 100 - wp)
     reason = f"{wp:g} % becomes {flipped:g} % backwards; Retrain: {retrain:g} %, chance: 50 %"
-    yield "check/aia_below_chance", _finding(flipped <= max(retrain, 100 - retrain), flipped, reason, f"{wp:g}")
+    yield "check/aia_below_chance", flipped <= max(retrain, 100 - retrain), flipped, reason, f"{wp:g}"
 
     # C3: 1/2 + 1/2 sqrt(1 - exp(-2 I)), I in nats.
     bits, success = (_privacy(tables, quantity, "WP") for quantity in ("leakage bound", "MIA success"))
     bound = 50 + 50 * math.sqrt(1 - math.exp(-2 * bits * math.log(2)))
     reason = f"{bits:g} bits allow {bound:.1f} %; printed {success:g} %"
-    yield "check/mia_within_corollary3", _finding(success <= bound, bound, reason, f"{success:g}")
+    yield "check/mia_within_corollary3", success <= bound, bound, reason, f"{success:g}"
 
 
-def _of_time(tables: Tables) -> _Findings:
+def _of_time(tables: Tables) -> _Checks:
     low, high = _text(tables, "check/appendix_e_range")
     printed = _pick(tables["privacy"], quantity="speed-up over Retrain")["value"].astype(float)
     outside = printed[~printed.between(low, high)]
     reason = f"printed {_listed(printed)}; outside the range: {_listed(outside) or 'none'}"
-    yield "check/appendix_e_range", _finding(outside.empty, printed.min(), reason)
+    yield "check/appendix_e_range", outside.empty, printed.min(), reason
 
     # The printed digits leave an interval for Retrain's time by each method; the two intervals must meet.
     quantities = ("unlearning time", "speed-up over Retrain")
@@ -244,7 +242,7 @@ def _of_time(tables: Tables) -> _Findings:
     reason = ", ".join(f"{method} {first:.1f} to {last:.1f} s" for method, (first, last) in times.items())
     reason += f"; both hold for {low:.1f} to {high:.1f} s only" if low <= high else "; no time fits both"
     wf, wp = (float(seconds) * float(speedup) for seconds, speedup in texts.values())
-    yield "check/retrain_time", _finding(low <= high, wf, reason, f"{wp:.1f}")
+    yield "check/retrain_time", low <= high, wf, reason, f"{wp:.1f}"
 
     num_images = 202_599  # all of CelebA, Liu et al. (2015)
     num_epochs, share = _text(tables, "setting/num_epochs"), _text(tables, "setting/split_train") / 100
@@ -254,10 +252,10 @@ def _of_time(tables: Tables) -> _Findings:
         f"at least {speed:,.0f} if all {num_images:,} images were used for {num_epochs:g} epochs; "
         "image size and number of images behind the printed seconds aren't known to us"
     )
-    yield "check/training_speed", Finding(NOT_TESTABLE, float(speed), reason, f"{seconds:.0f} s")
+    yield "check/training_speed", None, speed, reason, f"{seconds:.0f} s"
 
 
-def _of_levels(tables: Tables) -> _Findings:
+def _of_levels(tables: Tables) -> _Checks:
     # Every cell of WP, forgotten labels apart, must exceed the bound of the abstract.
     bound, retained = _privacy(tables, "retained accuracy", "WP", "all"), _retained(tables, "table2", "table3")
     table4 = tables["table4"]
@@ -271,47 +269,46 @@ def _of_levels(tables: Tables) -> _Findings:
     for scope, values in scopes.items():
         num_below, lowest = (values <= bound).sum(), ", ".join(values.idxmin())
         reason = f"{num_below} of {len(values)} cells at or below; the lowest, {values.min():g}, is {lowest}"
-        yield f"check/retained_above_93/{scope}", _finding(num_below == 0, values.min(), reason, f">{bound:g}")
+        yield f"check/retained_above_93/{scope}", num_below == 0, values.min(), reason, f">{bound:g}"
 
     # The mean over the splits, rounded or cut to the printed digits, or any one cell.
     text, cells = _privacy_text(tables, "forgotten attribute accuracy", "WP"), _gender(tables, method="WP")
     mean = cells.mean()
     holds = -_rounding(text) <= mean - float(text) < 2 * _rounding(text) or float(text) in cells.to_numpy()
     reason = f"cells {_listed(cells)}; their mean {mean:.4f} is {mean:.2f} when rounded, printed {text}"
-    yield "check/forgotten_011", _finding(holds, mean, reason, text)
+    yield "check/forgotten_011", holds, mean, reason, text
 
     # Without information an answer is right at least as often as the rarer value of the label occurs.
     rarest = 20.8  # percent of CelebA-HQ with Oval_Face, the rarest value among the three forgotten labels
     values = table4.loc[is_forgotten, "accuracy_pct"]
-    num_below, printed = int((values < rarest).sum()), f"{values.min():g}-{values.max():g}"
+    num_below, lowest = int((values < rarest).sum()), np.maximum(values, 100 - values).min()
     reason = (
         f"{num_below} of {len(values)} cells lie below what any constant answer reaches ({rarest} %): "
         "read as accuracy, the label is there backwards; only read as positive recall can the cells mean forgetting"
     )
-    lowest = np.maximum(values, 100 - values).min()
-    yield "check/forgotten_at_chance", _finding(num_below == 0, lowest, reason, printed)
+    yield "check/forgotten_at_chance", num_below == 0, lowest, reason, f"{values.min():g}-{values.max():g}"
 
     values = _pick(tables["table2"], method="CF-3")["retained_accuracy_pct"]
-    num_below, printed = int((values < 50).sum()), f"{values.min():g}-{values.max():g}"
+    num_below, lowest = int((values < 50).sum()), values.min()
     reason = f"{num_below} of {len(values)} cells below 50 %, though the labels are binary and training never left them"
-    yield "check/cf3_above_coin", _finding(num_below == 0, values.min(), reason, printed)
+    yield "check/cf3_above_coin", num_below == 0, lowest, reason, f"{lowest:g}-{values.max():g}"
 
     rows = _pick(tables["table5"], dataset="CIFAR-10", method="Retrain")
     limit = 90.0 + 0.1 * float(_pick(rows, split="forgotten_label").iloc[0]["accuracy_pct"])
     lowest = rows.loc[rows["split"] != "forgotten_label", "accuracy_pct"].min()
     reason = f"with the forgotten tenth of the images no column could exceed {limit:g} %; the lowest is {lowest:g}"
-    yield "check/table5_without_forgotten", _finding(lowest > limit, lowest, reason, f">{limit:g}")
+    yield "check/table5_without_forgotten", lowest > limit, lowest, reason, f">{limit:g}"
 
 
-def _of_order(tables: Tables) -> _Findings:
+def _of_order(tables: Tables) -> _Checks:
     for name in ("table2", "table3", "table5"):
         cells = _retained(tables, name)
         holds = cells["WP"] >= cells["Retrain"]
-        yield f"check/wp_above_retrain/{name}", _every_cell(holds, "WP is at or above Retrain")
+        yield f"check/wp_above_retrain/{name}", *_every_cell(holds, "WP is at or above Retrain")
         holds = cells[["WF", "WP"]].min(axis=1) > cells[BASELINES].max(axis=1)
-        yield f"check/above_baselines/{name}", _every_cell(holds, "WF and WP are above all four")
+        yield f"check/above_baselines/{name}", *_every_cell(holds, "WF and WP are above all four")
     cells = _retained(tables, "table2", "table3", "table5")
-    yield "check/wp_above_wf", _every_cell(cells["WP"] > cells["WF"], "WP is above WF")
+    yield "check/wp_above_wf", *_every_cell(cells["WP"] > cells["WF"], "WP is above WF")
 
     steps = []
     for varied, fixed in (("epsilon", "tau"), ("tau", "epsilon")):
@@ -319,17 +316,16 @@ def _of_order(tables: Tables) -> _Findings:
         steps += [*np.diff(line["accuracy_brown_hair_pct"]), *-np.diff(line["forgetting_gender_pct"])]
     num_kept = sum(step >= 0 for step in steps)
     reason = f"{num_kept} of {len(steps)} steps; {sum(step == 0 for step in steps)} of them change nothing"
-    share = 100 * num_kept / len(steps)
-    yield "check/table1_monotone", _finding(num_kept == len(steps), share, reason, "100")
+    yield "check/table1_monotone", num_kept == len(steps), 100 * num_kept / len(steps), reason, "100"
 
 
-def _every_cell(holds: pd.Series, reason: str) -> Finding:
+def _every_cell(holds: pd.Series, reason: str) -> tuple[bool, float, str, str]:
     failing = "; ".join(", ".join(key) for key in holds.index[~holds][:3])
     reason = f"{reason} in {holds.sum()} of {len(holds)} cells" + (f", not in {failing}" if failing else "")
-    return _finding(holds.all(), 100 * holds.mean(), reason, "100")
+    return holds.all(), 100 * holds.mean(), reason, "100"
 
 
-def _between_tables(tables: Tables) -> _Findings:
+def _between_tables(tables: Tables) -> _Checks:
     rows = _pick(tables["table4"], forgotten_attribute="Gender")
     # Forgetting is read as 100 % minus the accuracy on the forgotten label.
     needs = {
@@ -339,7 +335,7 @@ def _between_tables(tables: Tables) -> _Findings:
     for quantity, (column, cells) in needs.items():
         best, needed = tables["table1"][column].max(), cells.min()
         reason = f"the best of Table 1 is {best:g}; Table 4 needs at least {needed:g}"
-        yield f"check/table1_against_table4/{quantity}", _finding(best >= needed, best, reason, f"{needed:g}")
+        yield f"check/table1_against_table4/{quantity}", best >= needed, best, reason, f"{needed:g}"
 
     # Table 2's mean over K - 1 labels, less the retained ones in Table 4, leaves a mean for the unprinted labels.
     rows = _pick(rows[rows["attribute"] != "Gender"], dataset="CelebA")
@@ -351,10 +347,10 @@ def _between_tables(tables: Tables) -> _Findings:
         means = _retained(tables, "table2").loc["CelebA", model][["WF", "WP"]].stack().swaplevel()
         needed = (num_retained * means - parts["sum"] - slack) / (num_retained - parts["count"])
         reason = f"{', '.join(needed.idxmax())}: the unprinted attributes need a mean of at least {needed.max():.2f} %"
-        yield f"check/table2_against_table4/{model}", _finding(needed.max() <= 100, needed.max(), reason, "<=100")
+        yield f"check/table2_against_table4/{model}", needed.max() <= 100, needed.max(), reason, "<=100"
 
 
-def _of_benchmark(tables: Tables) -> _Findings:
+def _of_benchmark(tables: Tables) -> _Checks:
     wide = tables["benchmark"].pivot(index=["dataset", "task", "method"], columns="metric", values="value")
     # Least squares for w in NoMUS = w Acc + (1 - w)(1 - 2 F), F = |MIA - 1/2| being the rows called MIA.
     kept = 1 - 2 * wide["MIA"]
@@ -362,21 +358,21 @@ def _of_benchmark(tables: Tables) -> _Findings:
     weight = float((slope * (wide["NoMUS"] - kept)).sum() / (slope**2).sum())
     worst = float((kept + weight * slope - wide["NoMUS"]).abs().max())
     reason = f"NoMUS = {weight:.4f} Acc + {1 - weight:.4f} (1 - 2 F) fits {len(wide)} scores to {worst:.5f}"
-    yield "check/nomus_weight", _finding(abs(weight - 0.5) < 0.001 and worst < 0.001, weight, reason, "0.5")
+    yield "check/nomus_weight", abs(weight - 0.5) < 0.001 and worst < 0.001, weight, reason, "0.5"
 
     scores = wide["NoMUS"].unstack("method")
     holds = scores["Retrained"] > scores["Original"]
-    reason = f"in {holds.sum()} of {len(holds)} tasks"
-    yield "check/nomus_ranks_retrain_first", _finding(holds.all(), holds.sum(), reason, str(len(holds)))
+    counted = f"in {holds.sum()} of {len(holds)} tasks"
+    yield "check/nomus_ranks_retrain_first", holds.all(), holds.sum(), counted, str(len(holds))
 
     # Every NoMUS by its parts, to the rounding of all three numbers, and top-2 against top-1.
     rounding = 0.00005 * (0.5 + 1 + 1) + 1e-9
     for key, row in wide.iterrows():
         score, top1, top2 = (row["Test Acc"] + 1 - 2 * row["MIA"]) / 2, row["Test Acc"], row["Top-2 Test Acc"]
         name, is_sum = "/".join(("benchmark", *key)), abs(score - row["NoMUS"]) <= rounding
-        yield f"{name}/NoMUS", _finding(is_sum, score, f"(Acc + 1 - 2 F) / 2 = {score:.5f}")
+        yield f"{name}/NoMUS", is_sum, score, f"(Acc + 1 - 2 F) / 2 = {score:.5f}"
         if not math.isnan(top2):
-            yield f"{name}/Top-2 Test Acc", _finding(top2 >= top1, top2, f"top-1 is {top1:g}")
+            yield f"{name}/Top-2 Test Acc", top2 >= top1, top2, f"top-1 is {top1:g}"
 
 
 CHECKS = (_of_settings, _of_information, _of_time, _of_levels, _of_order, _between_tables, _of_benchmark)
