@@ -14,7 +14,7 @@ import torch
 from mlu_utils import data, experiments, paths
 from mlu_utils.checkpoints import load_checkpoint
 from mlu_utils.data import synthages
-from mlu_utils.results.scores import write_scores
+from mlu_utils.results.scores import checked_scores
 from mlu_utils.studies import Recipe, Study
 from mlu_utils.training import predict_logits
 from mlu_utils.unlearning import METHODS
@@ -273,7 +273,7 @@ def test_the_plan_says_who_runs_how_often(compared):
     assert list(found.settings) == ["HeadReset", "WP", "FT"] and found.settings["FT"]["num_epochs"] == 1
 
 
-def test_a_comparison_scores_what_running_a_method_gives(compared, tmp_path):
+def test_a_comparison_scores_what_running_a_method_gives(compared):
     study, original, retrained, found = compared
     options = found.settings["WP"]
     made = experiments.run_method(study, original.model, "WP", "targeted", options, 7, is_timed=False)
@@ -285,7 +285,7 @@ def test_a_comparison_scores_what_running_a_method_gives(compared, tmp_path):
     assert speedup == pytest.approx(retrained.training_time_s / seconds)
     test = study.table.rows("test")
     assert (found.outputs["WP"] == experiments.probabilities(study, made.model, test)).all()
-    write_scores(tmp_path / "scores.csv", found.scores)
+    checked_scores(found.scores, "the comparison")
 
 
 def test_models_of_the_plan_stay_on_disk(compared, monkeypatch):
@@ -311,7 +311,8 @@ def test_reference_scores_are_those_on_disk(compared):
     now = experiments.reference_scores(study, original, retrained)
     assert now.method.unique().tolist() == ["Original", "Retrain"]
     assert now[now.metric == "speedup"].value.tolist() == [1.0]
-    write_scores(study.folder / "scores_02.csv", now.assign(value=now.value.clip(0, 0.5)))
+    study.folder.mkdir(parents=True, exist_ok=True)
+    now.assign(value=now.value.clip(0, 0.5)).to_csv(study.folder / "scores_02.csv", index=False)
     again = experiments.reference_scores(study, original, retrained)
     assert again.value.max() == 0.5
     fresh = experiments.reference_scores(study, original, retrained, is_reused=False)

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyBboxPatch
 
-from mlu_utils.results.framework import framework_diagram
+from mlu_utils.results.figures import framework_diagram
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ from mlu_utils.studies import Profile, checked_value
 PARAMETERS_TAG, INJECTED_TAG = "parameters", "injected-parameters"
 # Colours and pictures count for the results page only. A notebook that trains would else train again for a colour; to
 # draw its own pictures anew, delete its executed copy in runs/.
-DRAWINGS = ("mlu_utils.results.style", "mlu_utils.results.figures", "mlu_utils.results.framework")
+DRAWINGS = ("mlu_utils.results.style", "mlu_utils.results.figures")
 
 
 @dataclass(frozen=True)

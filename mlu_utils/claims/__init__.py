@@ -10,7 +10,7 @@ from mlu_utils.claims.compare import (
     measure,
     measure_settings,
 )
-from mlu_utils.claims.printed import INCONSISTENT, NOT_TESTABLE, load_printed, load_tables
+from mlu_utils.claims.printed import INCONSISTENT, NOT_TESTABLE, load_printed
 
 __all__ = [
     "INCONSISTENT",
@@ -22,7 +22,6 @@ __all__ = [
     "is_of_text",
     "load_claims",
     "load_printed",
-    "load_tables",
     "measure",
     "measure_settings",
 ]

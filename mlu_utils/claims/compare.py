@@ -17,7 +17,7 @@ Rates are fractions in [0, 1] in scores and `Measured`, percent in the claims, b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,13 @@ REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
 VERDICTS = (CONSISTENT, INCONSISTENT, REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE)
 PRINTED, EMBEDDED, OWN_DATA, SETTING = CHECK_KINDS = ("printed numbers", "embedded data", "paper's data", "setting")
-RULES = ("at_least", "at_most", "between", "close")
+# How a printed number, a pair (low, high) for "between", is compared with ours; bounds belong to the reproduced side.
+RULES = {
+    "at_least": lambda printed, ours, _: ours >= printed,
+    "at_most": lambda printed, ours, _: ours <= printed,
+    "between": lambda printed, ours, _: printed[0] <= ours <= printed[1],
+    "close": lambda printed, ours, tolerance: abs(ours - printed) <= tolerance,
+}
 COLUMNS = ("claim_id", "where", "quantity", "printed", "ours", "unit", "dataset_ours", "check", "verdict", "reason")
 
 
@@ -71,51 +77,26 @@ class Counterpart:
 
 @dataclass(frozen=True)
 class Claim:
-    """One printed number, or one sentence about printed numbers.
-
-    Args:
-        claim_id: unique.
-        where: section or table.
-        quantity: what it is, in our words.
-        printed: as printed; for a difference the difference of the printed numbers.
-        unit: "%", "points", "s", ...; with the first two, ours is measured as a fraction.
-        check: one of `CHECK_KINDS`.
-        rule, tolerance: see `verdict`; empty where the printed form implies the rule.
-        ours: where our number lies among the scores, if it lies there.
-    """
+    """One printed number, or one sentence about printed numbers, as `comparisons.yaml` makes it of a printed row."""
 
     claim_id: str
     where: str
     quantity: str
-    printed: str
-    unit: str
-    check: str
-    rule: str = ""
-    tolerance: float | None = None
-    ours: Counterpart | None = None
+    unit: str  # "%", "points", "s", ...; with the first two, ours is measured as a fraction
+    check: str  # of `CHECK_KINDS`
+    rule: str  # of `RULES`; empty where the printed form implies it
+    printed: str  # for a difference that of the printed numbers
+    tolerance: float | None
+    ours: Counterpart | None  # if it lies among the scores
 
 
 def verdict(
     printed: float | tuple[float, float], ours: float | None, rule: str, *, tolerance: float | None = None
 ) -> str:
-    """Judge our number against a printed one.
-
-    Args:
-        printed: the printed number, for "between" the pair (low, high).
-        ours: in the same unit; None or nan where it could not be measured.
-        rule: "at_least": ours >= printed; "at_most": ours <= printed; "between": low <= ours <= high;
-            "close": |ours - printed| <= tolerance. Bounds belong to the reproduced side.
-        tolerance: >= 0, in the same unit; for "close" only, and needed there.
-
-    Returns:
-        `REPRODUCED`, `NOT_REPRODUCED` or `NOT_TESTABLE`.
+    """Return whether our number, None or nan where there is none, agrees with a printed one by one of the `RULES`.
 
     Raises:
-        ValueError: unknown rule, a pair where a number is needed or the other way round, tolerance missing.
-
-    Example:
-        >>> verdict(93.0, 94.1, "at_least"), verdict(93.0, 92.9, "at_least"), verdict(93.0, None, "at_least")
-        ('reproduced', 'not reproduced', 'cannot be tested here')
+        ValueError: unknown rule, a pair or a tolerance that the rule doesn't take, or none where it needs one.
     """
     if rule not in RULES:
         raise ValueError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
@@ -125,27 +106,14 @@ def verdict(
         raise ValueError(f"tolerance {tolerance!r} with rule {rule!r}: 'close' needs one >= 0, no other rule takes one")
     if ours is None or math.isnan(ours):
         return NOT_TESTABLE
-    if rule == "between":
-        holds = printed[0] <= ours <= printed[1]
-    elif rule == "close":
-        holds = abs(ours - printed) <= tolerance
-    else:
-        holds = ours >= printed if rule == "at_least" else ours <= printed
-    return REPRODUCED if holds else NOT_REPRODUCED
+    return REPRODUCED if RULES[rule](printed, ours, tolerance) else NOT_REPRODUCED
 
 
 # --- from printed tables to claims --------------------------------------------------------------------------
 
 
 def load_claims(tables: Tables | None = None) -> tuple[Claim, ...]:
-    """Return every claim: the text's, then those of the tables' cells, levels and relations.
-
-    Args:
-        tables: as `load_tables` gives them, which is the default.
-
-    Raises:
-        ValueError: an id twice, or an unknown kind of check.
-    """
+    """Return every claim of the printed tables, by default `load_tables()`; refuse an id twice or an unknown check."""
     tables = load_tables() if tables is None else tables
     claims: dict[str, Claim] = {}
     for name, shared in comparisons()["tables"].items():
@@ -172,26 +140,26 @@ def _claims_of(table: pd.DataFrame, shared: Mapping) -> Iterator[Claim]:
 
 def _fits(row: Mapping, wanted: Mapping) -> bool:
     """Return whether a row has these values, of which a list allows several and {column} names another column."""
-    for column, value in wanted.items():
-        allowed = value if isinstance(value, list) else [value]
-        if row[column] not in [v.format_map(row) if isinstance(v, str) else v for v in allowed]:
-            return False
-    return True
+    options = {column: value if isinstance(value, list) else [value] for column, value in wanted.items()}
+    return all(row[column] in _filled(allowed, row) for column, allowed in options.items())
+
+
+def _filled(values: Iterable, words: Mapping) -> list:
+    """Return values with each {column} of a text filled in."""
+    return [value.format_map(words) if isinstance(value, str) else value for value in values]
 
 
 def _claim(row: Mapping, entry: Mapping, other: Mapping | None) -> Claim:
     """Fill an entry of `comparisons.yaml` with a printed row, and with the row that is subtracted from it."""
-    texts = ("id", "where", "quantity", "unit", "check", "rule", "tolerance")
-    claim_id, where, quantity, unit, check, rule, tolerance = (
-        str(entry.get(name, "")).format_map(row) for name in texts
-    )
+    names = ("id", "where", "quantity", "unit", "check", "rule", "tolerance")
+    claim_id, *texts, tolerance = (str(entry.get(name, "")).format_map(row) for name in names)
     printed, tolerance = row.get(entry["printed"], entry["printed"]), float(tolerance) if tolerance else None
     if other is not None:
         difference = printed - other[entry["printed"]]
         printed, tolerance = f"{difference:.2f}", max(tolerance, abs(difference) / 2)
     printed = printed if isinstance(printed, str) else f"{printed:g}"
     ours = _counterpart(row, entry["ours"] or comparisons()["text"].get(claim_id))
-    return Claim(claim_id, where, quantity, printed, unit, check, rule, tolerance, ours)
+    return Claim(claim_id, *texts, printed, tolerance, ours)
 
 
 def _counterpart(row: Mapping, entry: Mapping | None) -> Counterpart | None:
@@ -201,9 +169,7 @@ def _counterpart(row: Mapping, entry: Mapping | None) -> Counterpart | None:
     words = {column: names.get(word, word) for column, word in row.items()}
     words |= comparisons()["datasets"].get(row.get("dataset"), {})
     entry = {**entry, "against": tuple(names.get(name, name) for name in entry.get("against", ()))}
-    return Counterpart(
-        **{name: value.format_map(words) if isinstance(value, str) else value for name, value in entry.items()}
-    )
+    return Counterpart(**dict(zip(entry, _filled(entry.values(), words), strict=True)))
 
 
 # --- from our scores to measured claims ---------------------------------------------------------------------
@@ -212,13 +178,8 @@ _Study = tuple[str, str, str]  # dataset, model, request
 _Values = dict[tuple[str, str, str, str], float]  # method, split, label, metric -> mean over seeds
 
 
-def measure(
-    scores: pd.DataFrame,
-    sweep: pd.DataFrame | None = None,
-    *,
-    stand_ins: Mapping[str, tuple[str, ...]] | None = None,
-) -> dict[str, Measured]:
-    """Find our number for every claim that tidy scores can answer.
+def measure(scores: pd.DataFrame, sweep: pd.DataFrame | None = None) -> dict[str, Measured]:
+    """Return claim id -> our number for every claim that these scores can answer.
 
     Methods count in their targeted reading. A relation is the mean over the studies that fit (seeds averaged first),
     their range given as reason; a claim of the text takes the study that speaks most against it.
@@ -226,20 +187,12 @@ def measure(
     Args:
         scores: tidy scores, as `results.scores.read_scores` gives them.
         sweep: our Table 1: columns study, epsilon, tau, quantity (retained accuracy, forgetting), value.
-        stand_ins: printed data set -> names of ours that stand in for it; default those of `comparisons.yaml`.
-
-    Returns:
-        Claim id -> number; what can't be measured from these scores is left out.
     """
-    datasets = comparisons()["datasets"]
-    if stand_ins is None:
-        stand_ins = {name: tuple(about.get("stand_ins", ())) for name, about in datasets.items()}
-    studies = _by_study(scores)
-    measured = {}
+    measured, studies = {}, _by_study(scores)
     for claim in load_claims():
         if claim.ours is not None:
-            own = (datasets[claim.ours.dataset]["loader"],)
-            names = own if claim.check == OWN_DATA else stand_ins.get(claim.ours.dataset, ())
+            about = comparisons()["datasets"][claim.ours.dataset]
+            names = [about["loader"]] if claim.check == OWN_DATA else about.get("stand_ins", [])
             found = _measure(claim.ours, {study: values for study, values in studies.items() if study[0] in names})
             if found is not None:
                 measured[claim.claim_id] = found
@@ -293,14 +246,9 @@ def _measure_sweep(sweep: pd.DataFrame) -> dict[str, Measured]:
 
 
 def measure_settings(facts: Mapping[str, Mapping[str, object]]) -> dict[str, Measured]:
-    """Compare the settings of the run's studies with the printed ones.
+    """Return `setting/<name>` -> the printed value if every study of the run uses it, else the first other one.
 
-    Args:
-        facts: study -> its values by name, such as seed and the recipe's num_epochs.
-
-    Returns:
-        `setting/<name>` -> the printed value if every study uses it, else the value of the first that doesn't, which
-        the reason names. Settings that no study has are left out.
+    `facts` holds each study's values by name, such as num_epochs. The reason names the studies that depart.
     """
     measured = {}
     for claim in load_claims():
@@ -319,16 +267,12 @@ def measure_settings(facts: Mapping[str, Mapping[str, object]]) -> dict[str, Mea
 
 
 def audit(measured: Mapping[str, Measured], tables: Tables | None = None) -> pd.DataFrame:
-    """Put every printed number beside ours, with a verdict and its reason.
+    """Return every printed number beside ours, with a verdict and its reason: `COLUMNS`, one row a claim.
 
     Args:
         measured: claim id -> our number, from `measure`, `measure_settings` or a notebook of its own. Where the unit
-            is "%" or "points", a fraction, which becomes percent here.
-        tables: printed numbers, default `load_tables()`.
-
-    Returns:
-        `COLUMNS`, one row a claim; ours nan where there is none. For a check of printed numbers, ours is what was
-        computed from them.
+            is "%" or "points", a fraction, which becomes percent here. For a check of printed numbers, ours is what was
+            computed from them.
 
     Raises:
         ValueError: a measured id that is no claim or whose check uses printed numbers only, a percentage given as
@@ -346,14 +290,13 @@ def audit(measured: Mapping[str, Measured], tables: Tables | None = None) -> pd.
             raise ValueError(f"claim {claim_id!r} is checked by printed numbers alone: nothing to measure")
     rows = []
     for name, claim in claims.items():
-        if claim.check == PRINTED:
-            finding = findings[name]
-            printed, source = finding.printed or claim.printed, "printed numbers"
+        printed, source = claim.printed, "printed numbers"
+        if (finding := findings.get(name)) is not None:
+            printed = finding.printed or printed
             ours, outcome, reason = finding.computed, finding.verdict, finding.reason
         else:
             found = measured.get(name) or Measured(None, reason=_why_untested(claim))
-            printed, source = claim.printed, found.dataset
-            ours, outcome, reason = _judge(claim, found)
+            source, (ours, outcome, reason) = found.dataset, _judge(claim, found)
         row = (name, claim.where, claim.quantity, printed, ours, claim.unit, source, claim.check, outcome, reason)
         rows.append(row)
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -361,9 +304,8 @@ def audit(measured: Mapping[str, Measured], tables: Tables | None = None) -> pd.
 
 def count_verdicts(audited: pd.DataFrame) -> pd.DataFrame:
     """Return how many claims got which verdict, one row a verdict, one column a kind of check and `all`."""
-    counts = pd.crosstab(audited["verdict"], audited["check"]).reindex(
-        index=list(VERDICTS), columns=list(CHECK_KINDS), fill_value=0
-    )
+    counts = pd.crosstab(audited["verdict"], audited["check"])
+    counts = counts.reindex(index=list(VERDICTS), columns=list(CHECK_KINDS), fill_value=0)
     return counts.assign(all=counts.sum(axis=1))
 
 
@@ -379,7 +321,7 @@ def _judge(claim: Claim, found: Measured) -> tuple[float, str, str]:
     implied, printed = parse_printed(claim.printed)
     rule = claim.rule or implied
     if not rule:
-        raise ValueError(f"claim {claim.claim_id!r} prints {claim.printed} and has no rule: choose from {RULES}")
+        raise ValueError(f"claim {claim.claim_id!r} prints {claim.printed} and has no rule: choose from {[*RULES]}")
     ours = float(found.value)
     if claim.unit in ("%", "points"):
         low = 0.0 if claim.unit == "%" else -1.0

@@ -1,29 +1,34 @@
 """Drawings. Each returns a closed `Figure`, which a notebook shows once, as the last value of a cell.
 
-Must not: compute a score, choose a backend, show a window or write a file. `title` is that of the whole figure.
+Must not: compute a score, choose a backend, show a window or write a file. What can't be drawn is refused by a
+ValueError that says why. `title` is that of the whole figure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from numpy.typing import ArrayLike
 
+from mlu_utils import paths
+from mlu_utils.naming import choices
 from mlu_utils.results import style
 from mlu_utils.results.scores import NOT_UNLEARNED, display_rank, method_display, require_retrain
 
 _LEGEND = {"fontsize": 8, "frameon": False}
 _CHANCE = {"color": "0.3", "linestyle": ":", "linewidth": 1}  # of what says nothing
 _RETRAIN = {"color": style.RETRAIN, "linestyle": "--", "linewidth": 1.2}
-_LINES = ("-", "--", ":", "-.")
+_BETTER = {"higher": "\u2192 better", "lower": "\u2190 better", "retrain": "ideal: Retrain's value"}
 
 
 def new_figure(**options: object) -> Figure:
@@ -42,7 +47,6 @@ def face_grid(
     titles: Sequence[str] | None = None,
     annotations: Sequence[Sequence[str]] | None = None,
     num_columns: int = 6,
-    face_size: float = 1.25,
     title: str | None = None,
 ) -> Figure:
     """Faces in a grid, each with an optional title above and lines of text below.
@@ -51,35 +55,26 @@ def face_grid(
         images: uint8 (N, 3, H, W).
         titles: N short texts, such as "person 7".
         annotations: N lists of lines, such as the labels that are present.
-        num_columns: faces in a row.
-        face_size: width of a face in inches.
-
-    Raises:
-        ValueError: images of another shape or type, or texts of another number.
     """
-    faces = _faces(images)
+    faces, face_size = _faces(images), 1.25  # inches
+    text_height = 0.22 * (titles is not None) + 0.1
+    titles, annotations = titles or [""] * len(faces), annotations or [[]] * len(faces)
     for name, texts in (("titles", titles), ("annotations", annotations)):
-        if texts is not None and len(texts) != len(faces):
+        if len(texts) != len(faces):
             raise ValueError(f"{len(texts)} {name} for {len(faces)} images")
-    num_columns = min(num_columns, len(faces))
+    num_columns, num_lines = min(num_columns, len(faces)), max(map(len, annotations))
     num_rows = math.ceil(len(faces) / num_columns)
-    num_lines = max((len(lines) for lines in annotations), default=0) if annotations is not None else 0
-    cell_height = face_size * faces.shape[1] / faces.shape[2] + 0.125 * num_lines + 0.22 * (titles is not None) + 0.1
+    cell_height = face_size * faces.shape[1] / faces.shape[2] + 0.125 * num_lines + text_height
     figure = new_figure(figsize=(num_columns * (face_size + 0.1), num_rows * cell_height + 0.3 * (title is not None)))
-    for position, ax in enumerate(figure.subplots(num_rows, num_columns, squeeze=False).flat):
+    for position, ax in enumerate(_grid(figure, len(faces), num_columns)):
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
         sns.despine(ax=ax, left=True, bottom=True)
-        if position >= len(faces):
-            ax.set_visible(False)
-            continue
         ax.imshow(faces[position], interpolation="nearest")
-        if titles is not None:
-            ax.set_title(titles[position], fontsize=8, fontweight="bold", pad=2)
-        if annotations is not None:
-            # Padding to the same number of lines keeps the faces of a row level.
-            lines = [*annotations[position], *[""] * (num_lines - len(annotations[position]))]
-            ax.set_xlabel("\n".join(lines), fontsize=6.5, labelpad=2, linespacing=1.15)
+        ax.set_title(titles[position], fontsize=8, fontweight="bold", pad=2)
+        # Padding to the same number of lines keeps the faces of a row level.
+        lines = [*annotations[position], *[""] * (num_lines - len(annotations[position]))]
+        ax.set_xlabel("\n".join(lines), fontsize=6.5, labelpad=2, linespacing=1.15)
     return finish(figure, title)
 
 
@@ -91,24 +86,17 @@ def before_after_faces(
     truth: ArrayLike,
     forgotten_label: str,
     *,
-    before: str = "Original",
     after: str = "WP",
-    num_columns: int = 2,
-    title: str | None = None,
 ) -> Figure:
-    """Faces, and beside each the predicted probability of every label before and after unlearning.
+    """Faces, and beside each the probability of every label by the original and by the unlearned model.
 
     Args:
         images: uint8 (N, 3, H, W).
         label_names: K names.
-        probs_before, probs_after: (N, K) in [0, 1], of the original and of the unlearned model.
+        probs_before, probs_after: (N, K) in [0, 1].
         truth: (N, K), 1, 0 or nan = unknown.
         forgotten_label: one of `label_names`; its row is highlighted.
-        before, after: names of the two methods.
-        num_columns: faces in a row.
-
-    Raises:
-        ValueError: shapes that do not match, a value outside [0, 1], an unknown forgotten label.
+        after: the method that unlearned.
     """
     faces = _faces(images)
     shape = (len(faces), len(label_names))
@@ -122,19 +110,17 @@ def before_after_faces(
     if forgotten_label not in label_names:
         raise ValueError(f"forgotten label {forgotten_label!r} is not among {', '.join(label_names)}")
 
-    num_columns = min(num_columns, len(faces))
+    num_columns = min(2, len(faces))
     num_rows = math.ceil(len(faces) / num_columns)
     figure = new_figure(figsize=(4.6 * num_columns, num_rows * max(1.5, 0.2 * shape[1] + 0.15) + 0.85))
-    grid = figure.add_gridspec(num_rows, 2 * num_columns, width_ratios=[1.05, 1.5] * num_columns)
-    colours = [style.method_style(method).colour for method in (before, after)]
+    # A face and its bars are two neighbours of a grid.
+    cells = _grid(figure, 2 * len(faces), 2 * num_columns, width_ratios=[1.05, 1.5] * num_columns)
+    colours = [style.method_style(method).colour for method in ("Original", after)]
     highlighted, highlight = list(label_names).index(forgotten_label), "#ffe9a8"
     positions = np.arange(shape[1])
-    for i in range(len(faces)):
-        row, column = divmod(i, num_columns)
-        face_ax = figure.add_subplot(grid[row, 2 * column])
+    for i, (face_ax, ax) in enumerate(zip(cells[::2], cells[1::2], strict=True)):
         face_ax.imshow(faces[i], interpolation="nearest")
         face_ax.set_axis_off()
-        ax = figure.add_subplot(grid[row, 2 * column + 1])
         ax.axhspan(highlighted - 0.5, highlighted + 0.5, color=highlight, zorder=0, linewidth=0)
         for name, colour, offset in zip(("probs_before", "probs_after"), colours, (-0.2, 0.2), strict=True):
             ax.barh(positions + offset, arrays[name][i], 0.36, color=colour, zorder=2)
@@ -151,16 +137,15 @@ def before_after_faces(
         if i + num_columns >= len(faces):
             ax.set_xlabel("predicted probability", fontsize=7.5)
     handles = [
-        Patch(color=colours[0], label=f"before ({before})"),
+        Patch(color=colours[0], label="before (Original)"),
         Patch(color=colours[1], label=f"after ({after})"),
         Patch(color=highlight, label=f"forgotten: {forgotten_label.replace('_', ' ')}"),
         Line2D([], [], linestyle="", marker="o", color="k", markersize=4, label="label present"),
         Line2D([], [], linestyle="", marker="o", color="k", mfc="none", markersize=4, label="label absent"),
     ]
-    ncols = 5 if num_columns > 1 else 2
-    place = {"loc": "outside lower center", "ncols": ncols, "columnspacing": 1.4, "handletextpad": 0.5}
-    figure.legend(handles=handles, **place, **_LEGEND)
-    return finish(figure, title)
+    place = {"loc": "outside lower center", "ncols": 5 if num_columns > 1 else 2}
+    figure.legend(handles=handles, columnspacing=1.4, handletextpad=0.5, **place, **_LEGEND)
+    return finish(figure)
 
 
 # --- scores
@@ -181,16 +166,12 @@ def score_dots(
     Marks and numbers are means over seeds; with several seeds a bar shows one standard deviation and dots the seeds.
 
     Args:
-        scores: tidy scores with their Retrain rows.
-        metric: such as "accuracy".
-        label: a label name, "retained", "forgotten" or "-".
-        split: train, validation, test, unseen or "-".
-        better: as `style.arrow`.
+        scores: tidy scores with their Retrain rows, of which metric, label and split choose.
+        better: the better side, "higher" or "lower", or "retrain" where Retrain's value is the ideal.
         is_log: logarithmic axis, for times and speed-ups.
-
-    Raises:
-        ValueError: no such scores, or Retrain is missing among them.
     """
+    if better not in _BETTER:
+        raise ValueError(f"better is {better!r}: {choices(better, _BETTER)}")
     chosen = scores[(scores["metric"] == metric) & (scores["label"] == label) & (scores["split"] == split)]
     if chosen.empty:
         there = scores[["metric", "label", "split"]].drop_duplicates().head(8).itertuples(index=False, name=None)
@@ -206,10 +187,8 @@ def score_dots(
     num_columns = min(len(panels), 5)
     num_rows = math.ceil(len(panels) / num_columns)
     figure = new_figure(figsize=(1.9 * num_columns + 2.2, num_rows * (0.2 * len(entries) + 0.9) + 0.6))
-    axes = figure.subplots(num_rows, num_columns, squeeze=False, sharey=True)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_visible(False)
-    for ax, panel in zip(axes.flat, panels, strict=False):
+    names = [method_display(*pair) for pair in entries]
+    for ax, panel in zip(_rows(figure, names, len(panels), num_columns), panels, strict=True):
         for key, rows in panel.groupby(entry):
             y, values = entries.index(key), rows["value"].dropna().to_numpy()
             mean = values.mean() if len(values) else math.nan
@@ -229,57 +208,16 @@ def score_dots(
         ax.tick_params(axis="x", labelsize=7)
         if varying:
             ax.set_title("\n".join(str(panel[key].iloc[0]) for key in varying), fontsize=8)
-    names = [method_display(*pair) for pair in entries]
-    axes[0, 0].set_yticks(range(len(entries)), names)
-    axes[0, 0].set_ylim(len(entries) - 0.4, -0.6)
-    for ax in axes[:, 0]:
-        ax.tick_params(axis="y", labelsize=8)
-    name = style.METRIC_DISPLAY.get(metric, metric.replace("_", " "))
+    name = style.METRIC_DISPLAY.get(metric, metric.replace("_", " ").capitalize())
     of_label = {"-": "", "retained": ", retained labels", "forgotten": ", forgotten entries"}.get(label, f", {label}")
     in_unit = {"s": " (s)", "x": " (times)"}.get(unit, "")
-    arrow = style.arrow(better).replace("\u2191", "\u2192").replace("\u2193", "\u2190")  # the axis lies down
-    figure.supxlabel(f"{name}{of_label}{in_unit}  {arrow}", fontsize=9)
+    figure.supxlabel(f"{name}{of_label}{in_unit}  {_BETTER[better]}", fontsize=9)
     handles = [Line2D([], [], **_RETRAIN, label="Retrain")] if (chosen["method"] == "Retrain").any() else []
     seeds = chosen.loc[chosen["unlearning_seed"] != NOT_UNLEARNED, ["seed", "unlearning_seed"]]
     if len(seeds.drop_duplicates()) > 1:
         handles.append(Line2D([], [], color="k", marker=".", mfc="w", linewidth=0.8, label="seeds, ±1 sd"))
     _legend_on_top(figure, handles, title)
     return finish(figure)
-
-
-def trade_off(scores: pd.DataFrame, *, forgotten: str, leak: str = "auc", title: str | None = None) -> Figure:
-    """What the output still says about what was forgotten, against what was kept: one mark a run of a method.
-
-    Args:
-        scores: tidy scores of one study with its Retrain rows; the test split is shown.
-        forgotten: label of the rows that hold `leak`, a label's or class's name or "forgotten".
-        leak: "auc", shown as 2 |AUC - 1/2| (0 = the output says nothing), or a rate such as "recall", shown as it is.
-
-    Raises:
-        ValueError: no such scores, or Retrain is missing among them.
-    """
-    test = scores[scores["split"] == "test"]
-    keys = ["method", "reading", "unlearning_seed"]
-    kept = test[(test["label"] == "retained") & (test["metric"] == "accuracy")].set_index(keys)["value"]
-    said = test[(test["label"] == forgotten) & (test["metric"] == leak)].set_index(keys)["value"]
-    if kept.empty or said.empty:
-        raise ValueError(f"no test scores for retained accuracy and {leak} of {forgotten!r} among {len(scores)} rows")
-    if "Retrain" not in kept.index:
-        raise ValueError("the trade-off needs Retrain's retained accuracy: score Retrain for this study first")
-    said = 2 * (said - 0.5).abs() if leak == "auc" else said
-    gap = 100 * (kept - kept["Retrain"].mean())
-    figure = new_figure(figsize=(7.4, 4.6))
-    ax = figure.subplots()
-    for (method, reading), runs in sorted(gap.groupby(level=keys[:2]), key=lambda group: display_rank(*group[0])):
-        look = style.mark(method, reading, edge=0.5, alpha=0.6) | {"linestyle": "", "markersize": 8}
-        ax.plot(said[runs.index], runs, label=method_display(method, reading), **look)
-    ax.axhline(0, **_RETRAIN | {"linewidth": 1})
-    ax.set_xlim(-0.06, 1.06)
-    what = "2 |AUC \u2212 \u00bd| of the output" if leak == "auc" else style.METRIC_DISPLAY.get(leak, leak)
-    ax.set_xlabel(f"{what}, {forgotten}\n\u2190 says nothing")
-    ax.set_ylabel("retained accuracy minus Retrain's (points)\n\u2191 better")
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), **_LEGEND | {"fontsize": 7.5})
-    return finish(figure, title)
 
 
 def output_strips(
@@ -291,9 +229,6 @@ def output_strips(
         outputs: method name -> (n,) probabilities in [0, 1].
         is_positive: bool (n,), images that truly have the label or class.
         quantity: what the probability is of.
-
-    Raises:
-        ValueError: nothing to draw, or lengths that differ.
     """
     is_positive = np.asarray(is_positive, dtype=bool)
     if not outputs or any(len(np.asarray(p)) != len(is_positive) for p in outputs.values()):
@@ -310,9 +245,8 @@ def output_strips(
             look = look | {"linestyle": "", "mec": "k", "mew": 0.3, "alpha": 0.75, "markersize": 4}
             ax.plot(x + shift + jitter[chosen], np.asarray(probability)[chosen], **look)
     ax.axhline(0.5, **_CHANCE)
-    ax.set_ylim(-0.04, 1.04)
+    ax.set(ylim=(-0.04, 1.04), ylabel=f"predicted probability of {quantity}")
     ax.set_xticks(range(len(outputs)), outputs, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    ax.set_ylabel(f"predicted probability of {quantity}")
     ax.grid(False, axis="x")
     ax.legend(handles=ax.lines[:2], loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, **_LEGEND)
     return finish(figure, title)
@@ -321,7 +255,6 @@ def output_strips(
 def attack_intervals(
     table: pd.DataFrame,
     *,
-    panel: str = "input",
     reference: str = "Retrain",
     quantity: str = "AUC of the attack",
     title: str | None = None,
@@ -329,29 +262,21 @@ def attack_intervals(
     """AUC of an attack with its interval for every model; a panel for each thing that was attacked.
 
     Args:
-        table: columns model, `panel`, auc, auc_low, auc_high; one row a mark, several a model allowed when a column
-            attacker (of up to four values) tells them apart.
-        panel: column that makes the panels.
+        table: columns model, input (the panels), attacker (up to four), auc, auc_low, auc_high; one row a mark.
         reference: model whose value is drawn as a line.
-        quantity: name of the axis.
-
-    Raises:
-        ValueError: nothing to draw.
     """
     if table.empty:
         raise ValueError("the attack table has no rows: run the attacks first")
-    panels, models = list(dict.fromkeys(table[panel])), _in_order(table["model"])
-    attackers = list(dict.fromkeys(table["attacker"])) if "attacker" in table else [None]
+    panels, attackers = list(table["input"].unique()), list(table["attacker"].unique())
+    models = sorted(table["model"].unique(), key=_rank)
     height = 0.135 * max(2, len(attackers)) * len(models) + 1.7
     figure = new_figure(figsize=(max(6.0, 2.3 * len(panels) + 1.6), height))
-    axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
-    for ax, name in zip(axes, panels, strict=True):
-        part = table[table[panel] == name]
+    for ax, name in zip(_rows(figure, models, len(panels), len(panels), sharex=True), panels, strict=True):
+        part = table[table["input"] == name]
         for row in part.to_dict("records"):
-            number = attackers.index(row.get("attacker"))
+            number, colour = attackers.index(row["attacker"]), style.model_style(row["model"]).colour
             offset = (number - (len(attackers) - 1) / 2) * min(0.32, 0.8 / len(attackers))
-            y, known = models.index(row["model"]) + offset, style.model_style(row["model"])
-            colour = "0.45" if known is style.NO_METHOD else known.colour
+            y = models.index(row["model"]) + offset
             ax.plot([row["auc_low"], row["auc_high"]], [y, y], "-", color=colour, linewidth=1.6)
             ax.plot(row["auc"], y, "os^D"[number], color=colour, mec="k", mew=0.4, markersize=5)
         for known in part.loc[part["model"] == reference, "auc"][:1]:
@@ -359,13 +284,11 @@ def attack_intervals(
         ax.axvline(0.5, **_CHANCE, zorder=0)
         ax.set_title(str(name), fontsize=9)
         ax.grid(False, axis="y")
-    axes[0].set_yticks(range(len(models)), models, fontsize=8)
-    axes[0].set_ylim(len(models) - 0.4, -0.6)
     figure.supxlabel(f"{quantity} (bar: 95 % interval)", fontsize=9)
     handles = [Line2D([], [], **_RETRAIN | {"linewidth": 1}, label=reference)]
     handles.append(Line2D([], [], **_CHANCE, label="no information"))
-    for mark, attacker in zip("os^D", attackers if attackers != [None] else [], strict=False):
-        handles.append(Line2D([], [], color="w", marker=mark, mfc="0.5", mec="k", label=str(attacker)))
+    for mark, attacker in zip("os^D", attackers, strict=False):
+        handles.append(Line2D([], [], color="w", marker=mark, mfc="0.5", mec="k", label=attacker))
     _legend_on_top(figure, handles, title)
     return finish(figure)
 
@@ -382,11 +305,7 @@ def method_curves(
 
     Args:
         curves: model -> (positions, values); a model that is no method is drawn grey.
-        x, y: names of the axes.
-        target: a level to mark, or None.
-
-    Raises:
-        ValueError: no curves.
+        target: a level to mark.
     """
     if not curves:
         raise ValueError("no curves to draw")
@@ -403,54 +322,6 @@ def method_curves(
     return finish(figure, title)
 
 
-# --- steps of a method
-
-
-def sensitivity_curves(sweep: pd.DataFrame, *, title: str | None = None) -> Figure:
-    """Table 1's sweep: each quantity against epsilon at fixed tau, and against tau at fixed epsilon.
-
-    Args:
-        sweep: columns epsilon, tau, quantity, value; optional source, such as "ours" (solid) and "printed"
-            (dashed). Quantities become rows of panels.
-
-    Raises:
-        ValueError: missing columns, two values for one point, or neither epsilon nor tau varies.
-    """
-    missing = {"epsilon", "tau", "quantity", "value"} - set(sweep.columns)
-    if missing:
-        raise ValueError(f"sweep lacks the columns {sorted(missing)}")
-    sweep = sweep if "source" in sweep else sweep.assign(source="ours")
-    if sweep.duplicated(["epsilon", "tau", "quantity", "source"]).any():
-        raise ValueError("sweep has two values for one epsilon, tau, quantity and source: average the seeds first")
-    quantities, sources = list(dict.fromkeys(sweep["quantity"])), list(dict.fromkeys(sweep["source"]))
-    symbols = {"epsilon": "\u03b5", "tau": "\u03c4"}
-    columns = [(x, other) for x, other in (("epsilon", "tau"), ("tau", "epsilon")) if sweep[x].nunique() > 1]
-    if not columns:
-        raise ValueError("sweep has one epsilon and one tau: nothing varies")
-    figure = new_figure(figsize=(3.9 * len(columns), 2.4 * len(quantities) + 0.8))
-    axes = figure.subplots(len(quantities), len(columns), squeeze=False, sharex="col", sharey="row")
-    for column, (x, other) in zip(axes.T, columns, strict=True):
-        for ax, quantity in zip(column, quantities, strict=True):
-            rows = sweep[sweep["quantity"] == quantity]
-            levels = [level for level, part in sweep.groupby(other) if part[x].nunique() > 1]
-            for level, colour in zip(levels, sns.color_palette("viridis", len(levels)), strict=True):
-                for number, source in enumerate(sources):
-                    line = rows[(rows[other] == level) & (rows["source"] == source)].sort_values(x)
-                    if len(line) > 1:
-                        look = {"color": colour, "mfc": "white" if number else colour, "linestyle": _LINES[number % 4]}
-                        look |= {"marker": "osD^"[number % 4], "markersize": 5}
-                        ax.plot(line[x], line["value"], label=f"{source}, {symbols[other]} = {level:g}", **look)
-            ax.set_xscale("log")
-            ticks = sorted(sweep.loc[sweep[other].isin(levels), x].unique())
-            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-            ax.minorticks_off()
-        column[-1].set_xlabel(f"{x} ({symbols[x]})")
-        column[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, **_LEGEND | {"fontsize": 7.5})
-    for ax, quantity in zip(axes[:, 0], quantities, strict=True):
-        ax.set_ylabel(quantity)
-    return finish(figure, title)
-
-
 def layer_score_distributions(
     scores: Mapping[str, ArrayLike],
     *,
@@ -462,16 +333,9 @@ def layer_score_distributions(
     """Distribution of the weights' scores in each layer, logarithmic, and the share that is exactly 0.
 
     Args:
-        scores: layer -> scores of its weights, any shape, >= 0, in order of depth.
-        reference: scores of the same layers, drawn beside the first.
+        scores, reference: layer -> scores of its weights, any shape, >= 0, in order of depth; drawn side by side.
         names: what the two sets are scores for.
-        quantity: name of the axis.
-
-    Raises:
-        ValueError: no layers, other layers in the reference, a negative or non-finite score.
     """
-    if not scores:
-        raise ValueError("scores holds no layer")
     if list(reference) != list(scores):
         raise ValueError(f"reference has the layers {list(reference)[:3]}..., scores {list(scores)[:3]}...")
     sets = [(names[0], scores, "#ec7d43", -0.18), (names[1], reference, "#1f4e79", 0.18)]
@@ -488,8 +352,7 @@ def layer_score_distributions(
                 for ends, linewidth in (((low, high), 1), ((lower, upper), 4)):
                     ax.plot([x + shift] * 2, ends, color=colour, linewidth=linewidth, solid_capstyle="butt")
                 ax.plot(x + shift, median, "o", color="w", mec=colour, markersize=4, zorder=4)
-    ax.set_yscale("log")
-    ax.set_ylabel(quantity)
+    ax.set(yscale="log", ylabel=quantity)
     zero_ax.set(ylabel="share\nexactly 0", ylim=(0, 1), yticks=[0, 1], xlim=(-0.7, len(scores) - 0.3))
     zero_ax.set_xticks(range(len(scores)), list(scores), rotation=90, fontsize=7)
     for each in (ax, zero_ax):
@@ -498,10 +361,92 @@ def layer_score_distributions(
     look = {"color": "0.3", "marker": "o", "mfc": "w", "linewidth": 4, "markersize": 4}
     handles.append(Line2D([], [], **look, label="median, quartiles"))
     handles.append(Line2D([], [], color="0.3", linewidth=1, label="1 % to 99 % of non-zero"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, **_LEGEND)
-    if title is not None:
-        ax.set_title(title)
+    _legend_on_top(figure, handles, title)
     return finish(figure)
+
+
+# --- the framework
+
+_TEXT_SIZE = 7.3  # points
+_INK, _FAINT, _BAND, _DARK = "0.1", "0.45", "0.95", "0.25"
+_DASHES = (0, (4, 2))
+
+
+def framework_diagram() -> Figure:
+    """Figure 1, from the request to the verdict, 17 cm wide, no text below 7 points, as `framework.yaml` describes it.
+
+    Grey and line style carry all meaning; the two colours are those of WF and WP in every other figure.
+    """
+    plan = yaml.safe_load((paths.REFERENCE / "framework.yaml").read_text(encoding="utf-8"))
+    width, height = plan["size"]
+    figure = new_figure(figsize=(width / 25.4, height / 25.4), dpi=100)
+    figure.set_layout_engine("none")  # every place is given in millimetres
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, width), ylim=(0, height))
+    ax.axis("off")
+    for band in plan["bands"]:
+        _draw_band(ax, width, **band)
+    for box in plan["boxes"]:
+        _draw_box(ax, **box)
+    _draw_mask(ax, **plan["mask"])
+    _draw_cell(ax, plan["frame"], fc="none", ec=_FAINT, lw=0.8, ls=(0, (3, 2)))
+    for zone in plan["zones"]:
+        _draw_cell(ax, zone["bounds"], fc=zone["face"], ec=_INK, lw=0.7)
+        _write(ax, *zone["middle"], zone["text"], size=8)
+    for x, y, text in plan["texts"]:
+        _write(ax, x, y, text)
+    for kind, line in (("arrows", "-"), ("dashed_arrows", _DASHES)):
+        for corners in plan[kind]:
+            _draw_arrow(ax, corners, line)
+    return figure
+
+
+def _draw_band(ax: Axes, width: float, ends: tuple[float, float], number: str, lines: Sequence[str]) -> None:
+    (bottom, top), middle = ends, sum(ends) / 2
+    shape = "round,pad=0,rounding_size=2"
+    ax.add_patch(FancyBboxPatch((1, bottom), width - 2, top - bottom, boxstyle=shape, fc=_BAND, ec="none", zorder=0))
+    _write(ax, 2.5, middle, number, size=15, weight="bold", color=_FAINT, ha="left")
+    _write(ax, 7.5, middle, "\n".join(lines), size=8, weight="bold", ha="left", linespacing=1.28)
+
+
+def _draw_box(
+    ax: Axes, bounds: Sequence[float], *, title="", lines=(), method="", face="white", is_dashed=False
+) -> None:
+    x, y, width, height = bounds
+    edge = {"ec": _INK, "lw": 0.9, "ls": _DASHES if is_dashed else "-"}
+    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=1.3", fc=face, **edge))
+    if method:
+        _draw_cell(ax, (x + 0.9, y + 1.3, 1.6, height - 2.6), fc=style.method_style(method).colour, ec="none")
+    looks = [(title, 8.0, "bold")] if title else []
+    looks += [(line, 9.0 if method and not place else _TEXT_SIZE, "normal") for place, line in enumerate(lines)]
+    spaces = [0.52 * size for _, size, _ in looks]  # mm a line
+    top = y + (height + sum(spaces)) / 2 if lines else y + height - 1.0
+    for (line, size, weight), space in zip(looks, spaces, strict=True):
+        _write(ax, x + width / 2, top - space / 2, line, size=size, weight=weight)
+        top -= space
+
+
+def _draw_mask(ax: Axes, corner: Sequence[float], cell: Sequence[float], num_cells: int, forgotten: int) -> None:
+    (x, y), (width, height) = corner, cell
+    for row in range(num_cells):
+        for column in range(num_cells):
+            face = _DARK if column == forgotten else "white"
+            _draw_cell(ax, (x + width * column, y + height * row, width, height), fc=face, ec="0.5", lw=0.5)
+
+
+def _draw_cell(ax: Axes, bounds: Sequence[float], **look: object) -> None:
+    ax.add_patch(Rectangle(bounds[:2], *bounds[2:], **look))
+
+
+def _write(ax: Axes, x: float, y: float, text: str, **look: object) -> None:
+    look = {"size": _TEXT_SIZE, "color": _INK, "math_fontfamily": "dejavusans", "ha": "center"} | look
+    ax.text(x, y, text, va="center", **look)
+
+
+def _draw_arrow(ax: Axes, corners: Sequence[Sequence[float]], line: object) -> None:
+    ax.plot(*zip(*corners[:-1], strict=True), color=_INK, lw=1.0, ls=line, solid_joinstyle="miter")
+    head = {"arrowstyle": "-|>,head_width=0.18,head_length=0.36", "color": _INK, "lw": 1.0, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", xy=corners[-1], xytext=corners[-2], arrowprops=head)
 
 
 # --- what the drawings share
@@ -529,10 +474,27 @@ def _legend_on_top(figure: Figure, handles: Sequence, title: str | None = None) 
         legend.remove()
 
 
-def _in_order(models: Iterable[str]) -> list[str]:
-    """Models in the order of methods, each once; controls, which are no methods, come last."""
-    is_control = {model: style.model_style(model) is style.NO_METHOD for model in models}
-    return sorted(is_control, key=lambda model: math.inf if is_control[model] else display_rank(model))
+def _grid(figure: Figure, num_panels: int, num_columns: int, **shared: object) -> list[Axes]:
+    """Add so many panels row by row; the rest of the last row stays empty."""
+    axes = figure.subplots(math.ceil(num_panels / num_columns), num_columns, squeeze=False, **shared).flat
+    for ax in axes[num_panels:]:
+        ax.set_visible(False)
+    return axes[:num_panels]
+
+
+def _rows(figure: Figure, names: Sequence[str], num_panels: int, num_columns: int, **shared: object) -> list[Axes]:
+    """Add panels that share their rows, one a name, the first on top."""
+    axes = _grid(figure, num_panels, num_columns, sharey=True, **shared)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.4, -0.6)
+    for ax in axes[::num_columns]:
+        ax.tick_params(axis="y", labelsize=8)
+    return axes
+
+
+def _rank(model: str) -> float:
+    """Return the sort key of a model: methods in their order, then controls, which are no methods."""
+    return math.inf if style.model_style(model) is style.NO_METHOD else display_rank(model)
 
 
 def _faces(images: ArrayLike) -> np.ndarray:

@@ -35,21 +35,17 @@ class Run:
     """One run of a notebook: its parameters on record, and the one way in which it writes.
 
     Make it right after the parameters, of which those that are plain data go on record. It also gives figures the
-    suite's look. All files lie below `runs/`; a table or figure `<stem>` has a sidecar `<stem>.json` beside it.
+    suite's look. All files lie below `runs/`, each `<stem>` (lower-case letters, digits, underscores) with a sidecar
+    `<stem>.json` beside it: scores in `folder`, which is that of the study or the profile, the rest in `figures`.
 
     Args:
         notebook: number and name, such as "03_weight_filtering".
         variables: `globals()` of the notebook.
-        study: what the notebook is about; None if it is about a whole profile, whose name is then in `variables`.
+        study: what the notebook is about; None: a whole profile, whose name is then in `variables`.
 
     Attributes:
-        folder: of the scores: the study's, or the profile's.
-        figures: of tables and figures: `folder` of a study, `folder`/figures of a profile.
         seeds: on record; add those that are neither the study's nor a variable `seed` or `..._seed(s)`.
         device: on record; the study's, else the one that `auto` stands for.
-
-    Raises:
-        ValueError: a name without number, or neither a study nor a profile.
     """
 
     def __init__(self, notebook: str, variables: Mapping[str, object], study: Study | None = None) -> None:
@@ -58,11 +54,8 @@ class Run:
         profile = study.profile if study is not None else variables.get("profile")
         if not isinstance(profile, str) or not profile:
             raise ValueError(f"profile is {profile!r}: {notebook} needs a variable `profile`, such as 'quick'")
-        plain = {
-            name: value
-            for name, value in variables.items()
-            if not name.startswith("_") and name not in ("In", "Out") and _is_plain(value)
-        }
+        is_own = {name: not name.startswith("_") and name not in ("In", "Out") for name in variables}
+        plain = {name: value for name, value in variables.items() if is_own[name] and _is_plain(value)}
         self.seeds = {} if study is None else {"training": study.seed}
         for name, value in plain.items():
             if (found := re.fullmatch(r"(?:(\w+)_)?seeds?", name)) is not None:
@@ -78,12 +71,7 @@ class Run:
         _set_style()
 
     def reads(self, path: Path | str) -> Path:
-        """Put an input on record with its hash, and return its path.
-
-        Raises:
-            FileNotFoundError: it is not there.
-            ValueError: an input of this name had another content.
-        """
+        """Put an input on record with its hash, and return its path; two of one name need the same content."""
         path, absolute = Path(path), Path(path).resolve()
         # Outside the repository only the name is kept: a sidecar must not tell where someone's home folder lies.
         is_inside = absolute.is_relative_to(paths.ROOT)
@@ -95,7 +83,7 @@ class Run:
         return path
 
     def scores(self, rows: pd.DataFrame | Iterable[Mapping]) -> pd.DataFrame:
-        """Write `scores_<number of the notebook>.csv`, checked as by `results.write_scores`, and return the scores."""
+        """Write `scores_<number of the notebook>.csv` as `scores.checked_scores` returns them, and return them."""
         stem = f"scores_{self._name.split('_')[0]}"
         scores = checked_scores(rows, stem)
         self._write(csv_bytes(scores), stem, ".csv", self.folder)
@@ -104,12 +92,8 @@ class Run:
     def table(self, table: pd.DataFrame, stem: str) -> pd.DataFrame:
         """Write `<stem>.csv` in full precision, without the index, and return the table.
 
-        Args:
-            table: at least one row; with the columns of scores it needs its Retrain rows.
-            stem: lower-case letters, digits and underscores, such as table2_multilabel_utility.
-
         Raises:
-            ValueError: empty table, bad stem, missing Retrain.
+            ValueError: no rows, a bad stem, or the columns of scores without Retrain's rows.
         """
         if table.empty:
             raise ValueError(f"table {stem!r} has no rows: nothing was computed for it")
@@ -119,7 +103,7 @@ class Run:
         return table
 
     def figure(self, figure: Figure, stem: str, *, dots_per_inch: int = 150) -> Figure:
-        """Write `<stem>.png` and return the figure, which a cell then shows; stems as in `table`."""
+        """Write `<stem>.png` and return the figure, which a cell then shows."""
         content = io.BytesIO()
         # Without the Software entry the same picture has the same bytes under another matplotlib.
         figure.savefig(content, format="png", dpi=dots_per_inch, metadata={"Software": None})
@@ -174,24 +158,13 @@ def _git_state() -> tuple[str | None, bool | None]:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         # A copy without .git inside another repository must not pass for that repository's commit.
         if Path(git("rev-parse", "--show-toplevel")).resolve() == paths.ROOT.resolve():
-            commit = git("rev-parse", "HEAD")
             # figures/ is left out: published results are no change of code.
-            return commit, git("status", "--porcelain", "--", ".", ":(exclude)figures") != ""
+            return git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", ":(exclude)figures") != ""
     return None, None
 
 
 def _set_style() -> None:
     """Give all figures of this process the suite's look; without it a figure is complete but plainer."""
-    sns.set_theme(
-        context="paper",
-        style="whitegrid",
-        font_scale=1.1,
-        rc={
-            "axes.edgecolor": "0.3",
-            "axes.titleweight": "bold",
-            "grid.color": "0.9",
-            "hatch.linewidth": 0.6,
-            "figure.dpi": 100,
-            "legend.frameon": False,
-        },
-    )
+    rc = {"axes.edgecolor": "0.3", "axes.titleweight": "bold", "grid.color": "0.9", "hatch.linewidth": 0.6}
+    rc |= {"figure.dpi": 100, "legend.frameon": False}
+    sns.set_theme(context="paper", style="whitegrid", font_scale=1.1, rc=rc)

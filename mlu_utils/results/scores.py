@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlu_utils.files import write_atomically
 from mlu_utils.naming import choices
 
 STUDY_COLUMNS = ("profile", "dataset", "model", "request", "seed")
@@ -31,28 +30,8 @@ METHOD_ORDER = tuple(
 )
 
 
-def write_scores(path: Path, rows: pd.DataFrame | Iterable[Mapping]) -> pd.DataFrame:
-    """Write tidy scores, replacing the file as a whole, and return them as they were written.
-
-    Args:
-        path: the CSV file; its folder is created.
-        rows: a DataFrame or mappings with exactly `SCORE_COLUMNS`.
-
-    Raises:
-        ValueError: a column missing or unknown, an unknown method, reading or unit, an infinite value, a rate
-            outside [0, 1] (a percentage), two rows of one key.
-    """
-    scores = checked_scores(rows, str(path))
-    write_atomically({Path(path): csv_bytes(scores)})
-    return scores
-
-
 def read_scores(path: Path) -> pd.DataFrame:
-    """Read a scores file, to the last digit.
-
-    Raises:
-        ValueError: the file is empty, cut off, or breaks a rule of `write_scores`.
-    """
+    """Read a scores file, to the last digit; refuse one that is empty, cut off or breaks a rule of `checked_scores`."""
     try:
         scores = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
@@ -65,13 +44,7 @@ def read_scores(path: Path) -> pd.DataFrame:
 
 
 def require_retrain(scores: pd.DataFrame) -> None:
-    """Refuse scores of unlearned models that have no Retrain beside them.
-
-    Every study's every (split, label, metric) needs its Retrain row; ratios to Retrain (unit "x") are exempt.
-
-    Raises:
-        ValueError: names the first few that lack it.
-    """
+    """Refuse a study's (split, label, metric) that has no Retrain row; ratios to Retrain (unit "x") are exempt."""
     keys = [*STUDY_COLUMNS, "split", "label", "metric"]
     absolute = scores[scores["unit"] != "x"]
     has = set(absolute.loc[absolute["method"] == "Retrain", keys].itertuples(index=False, name=None))
@@ -92,13 +65,7 @@ def result_table(
     labels: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Rows of the chosen metrics, per seed and in full precision, with their distance from Retrain.
-
-    Args:
-        scores: tidy scores.
-        metrics: which metrics.
-        labels: which labels, "retained" among them; default all.
-        splits: which splits; default all.
+    """Rows of the chosen metrics, labels and splits (default all), per seed and in full precision.
 
     Returns:
         `SCORE_COLUMNS` and `retrain_gap` = value minus Retrain's (mean) value in the same study, split and label;
@@ -118,21 +85,16 @@ def result_table(
         )
     require_retrain(table)
     keys = [*STUDY_COLUMNS, "split", "label", "metric"]
-    retrain = table[table["method"] == "Retrain"].groupby(keys, sort=False)["value"].mean().rename("_retrain")
-    table = table.merge(retrain.reset_index(), on=keys, how="left")
-    table["retrain_gap"] = table["value"] - table["_retrain"]
-    table["_rank"] = [display_rank(*pair) for pair in zip(table["method"], table["reading"], strict=True)]
-    table = table.sort_values([*keys, "_rank"], kind="stable", ignore_index=True)
-    return table.drop(columns=["_retrain", "_rank"])
+    retrain = table["value"].where(table["method"] == "Retrain").groupby([table[key] for key in keys])
+    table = table.assign(
+        retrain_gap=table["value"] - retrain.transform("mean"),
+        _rank=[display_rank(*pair) for pair in zip(table["method"], table["reading"], strict=True)],
+    )
+    return table.sort_values([*keys, "_rank"], kind="stable", ignore_index=True).drop(columns="_rank")
 
 
 def summary_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread over seeds of a `result_table`, for reading, not for storing.
-
-    Returns:
-        One row per profile, dataset, model, request, split, label, metric, method, reading: mean, sd (sample,
-        nan for a single seed), num_seeds, retrain_gap (mean), unit.
-    """
+    """Mean, sd (sample, nan for a single seed) and mean `retrain_gap` over the seeds of a `result_table`."""
     keys = [column for column in (*KEY_COLUMNS, "unit") if column not in SEED_COLUMNS]
     return table.groupby(keys, sort=False, as_index=False).agg(
         mean=("value", "mean"),
@@ -143,15 +105,7 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def method_display(method: str, reading: str = "-") -> str:
-    """Return the name that a table or figure shows.
-
-    Raises:
-        ValueError: a method or reading that scores don't accept.
-
-    Example:
-        >>> method_display("WP", "printed")
-        'WP (as printed)'
-    """
+    """Return the name that a table or figure shows; a method or reading that scores don't accept is refused."""
     _require("method", method, known_methods(method))
     _require("reading", reading, READING_DISPLAY)
     return f"{method} ({READING_DISPLAY[reading]})" if READING_DISPLAY[reading] else method
@@ -178,7 +132,12 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
 
 
 def checked_scores(rows: pd.DataFrame | Iterable[Mapping], where: str) -> pd.DataFrame:
-    """Return rows as `write_scores` would write them; `where` opens the message of an error."""
+    """Return rows as a table with exactly `SCORE_COLUMNS`; `where` opens the message of an error.
+
+    Raises:
+        ValueError: a column missing or unknown, an unknown method, reading or unit, an infinite value, a rate
+            outside [0, 1] (a percentage), two rows of one key.
+    """
     scores = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     missing = [column for column in SCORE_COLUMNS if column not in scores]
     unknown = [column for column in scores if column not in SCORE_COLUMNS]

@@ -47,28 +47,19 @@ _SPARE_MARKERS = ("$\u2663$", "$\u2660$", "$\u25ca$", "$\u266b$")
 RETRAIN = METHOD_STYLES["Retrain"].colour
 NO_METHOD = MethodStyle("#999999", ".")  # a control, such as a network without training
 
+# Where the words of a metric are not those of its name.
 METRIC_DISPLAY = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
     "recall": "Positive recall",
-    "false_positive_rate": "False positive rate",
     "auc": "AUC of the logit",
     "flip_safe_accuracy": "Flip-safe accuracy",
-    "probe_accuracy": "Probe accuracy",
-    "probe_balanced_accuracy": "Probe balanced accuracy",
     "probe_auc": "Probe AUC",
     "seconds": "Time",
     "speedup": "Speed-up over Retrain",
 }
-_ARROWS = {"higher": "\u2191 better", "lower": "\u2193 better", "retrain": "ideal: Retrain's value"}
 
 
 def method_style(method: str) -> MethodStyle:
-    """Return the fixed colour and marker of a method; one that others registered gets a spare, by its name.
-
-    Raises:
-        ValueError: names the methods there are and the nearest one.
-    """
+    """Return the fixed colour and marker of a method; one that others registered gets a spare, by its name."""
     if method in METHOD_STYLES:
         return METHOD_STYLES[method]
     if method not in (known := known_methods(method)):
@@ -93,18 +84,3 @@ def mark(model: str, reading: str = "-", *, edge: float = 0.3, alpha: float = 1.
     if reading in ("printed", "random"):
         look |= {"mec": style.colour, "mew": 1.2, "fillstyle": "none" if reading == "printed" else "left"}
     return look
-
-
-def arrow(better: str) -> str:
-    """Return the mark of the better side of an axis: "higher", "lower" or "retrain" (Retrain's value is the ideal).
-
-    Raises:
-        ValueError: another word.
-
-    Example:
-        >>> arrow("higher")
-        '↑ better'
-    """
-    if better not in _ARROWS:
-        raise ValueError(f"better is {better!r}: {choices(better, _ARROWS)}")
-    return _ARROWS[better]
