@@ -55,11 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Run one unlearning experiment, from training to scores.")
     parser.add_argument("--method", required=True, help="a method such as WP or SCRUB, or all")
-    parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, or a folder with a labels.csv")
+    parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, mnist5k, or a folder with a labels.csv")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--label", help="label to forget for everyone (a class, on single-label data)")
     what.add_argument("--request", help="any request: label:X, class:X, people:1,2, images:4,5, partial:X@1,2")
-    parser.add_argument("--model", help="resnet18, resnet50 or small_cnn; default: the profile's")
+    parser.add_argument("--model", help="resnet18, resnet50, small_cnn or laf_cnn; default: the profile's")
     parser.add_argument("--reading", default="targeted", help="printed, targeted or random (WF and WP)")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--profile", default="quick", help="where recipe and hyperparameters come from")

@@ -1,7 +1,5 @@
 """Checkpoints: a network's weights and the facts about them in one safetensors file, which never runs code."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Where and how code runs: device, precision, seeds, seconds, memory, and a record of the machine."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import platform

@@ -3,8 +3,6 @@
 Code is the same while its syntax trees are, docstrings and comments apart. Nothing here imports the code it looks at.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Models are kept on disk, named by all that they depend on; what is there is not made again.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import warnings

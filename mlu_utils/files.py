@@ -1,7 +1,5 @@
 """Writing files so that nothing half-written is ever seen."""
 
-from __future__ import annotations
-
 import glob
 import os
 import time

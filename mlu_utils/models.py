@@ -1,7 +1,5 @@
 """Networks that end in one linear head named `fc` on the penultimate features: label j's logit is row j."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -31,10 +29,30 @@ class SmallCNN(nn.Module):
         return self.fc(self.trunk(x))
 
 
+class LafCNN(nn.Module):
+    """The network of Shen et al. (2024) for MNIST: two 5 x 5 convolutions and 256 features without activation, 28 px.
+
+    Differs: one linear layer as head instead of two with nothing between them.
+    """
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for c_in, c_out in ((3, 16), (16, 32)):
+            layers += [nn.Conv2d(c_in, c_out, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 7 * 7, 256))
+        self.fc = nn.Linear(256, num_outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (B, 3, 28, 28) to logits (B, num_outputs)."""
+        return self.fc(self.trunk(x))
+
+
 MODELS: dict[str, Callable[[int], nn.Module]] = {
     "resnet18": lambda num_outputs: torchvision.models.resnet18(num_classes=num_outputs),
     "resnet50": lambda num_outputs: torchvision.models.resnet50(num_classes=num_outputs),
     "small_cnn": SmallCNN,
+    "laf_cnn": LafCNN,
 }
 
 

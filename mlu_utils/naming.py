@@ -1,7 +1,5 @@
 """What is said of a wrong name, which names there are and the nearest, and of a number out of range."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from collections.abc import Iterable

@@ -3,8 +3,6 @@
 Retrain is `fit` with the entries to forget masked out. Nothing here knows a method or a score.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import math

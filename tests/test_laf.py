@@ -76,8 +76,7 @@ def test_vae_learns_as_published(monkeypatch):
     losses = []
     monkeypatch.setattr(module, "descend", lambda *a, **k: losses.extend(descend(*a, **k)))
     monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))  # batches were stored in order
-    rates = {"num_epochs": 10, "learning_rate": 1e-3, "batch_size": 4, "seed": 0}
-    fit_vae(vae, tensor(inputs["embeddings"]), lambda _: next(noise), **rates)
+    fit_vae(vae, tensor(inputs["embeddings"]), lambda _: next(noise), batch_size=4, seed=0)
     assert_close(losses, outputs["vae_train_losses"])
     for name, expected in renamed(outputs["vae_train_weights"]).items():
         assert_close(vae.get_parameter(name).detach(), expected.tolist())
@@ -191,8 +190,8 @@ def test_scenarios_refuse_what_cannot_be_drawn():
 def test_the_head_stays_unless_it_is_repaired(form):
     table = tiny_classes(num_images=60)
     task = Task(tiny_model(num_outputs=4), table, "class:2", seed=3)
-    plain = laf(task, form=form, num_epochs=2, vae_epochs=1)
-    repaired = laf(task, form=form, num_epochs=2, vae_epochs=1, repair_epochs=1)
+    plain = laf(task, form=form, num_epochs=2)
+    repaired = laf(task, form=form, num_epochs=2, repair_epochs=1)
     for name, value in plain.named_parameters():
         is_head = name.startswith("fc.")
         assert torch.equal(value, task.model.get_parameter(name)) == is_head, name

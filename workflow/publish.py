@@ -4,8 +4,6 @@ Outputs and parameters go into `notebooks/`, tables and pictures into `figures/`
 Nothing is written unless all of it is fit; nothing else writes there.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ it); `prepare` writes parameterised copies for nbval; `claims` prints the claims
 and `build/`.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import fcntl

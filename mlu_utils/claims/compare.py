@@ -14,8 +14,6 @@ Kinds of check, one for each claim:
 Rates are fractions in [0, 1] in scores and `Measured`, percent in the claims, because the paper prints percent.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

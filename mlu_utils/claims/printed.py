@@ -6,8 +6,6 @@ Must not: train, score, write files, or hold a number that is printed: those lie
 *Tables* throughout: short name -> DataFrame as in the CSV file, see `load_tables`; rates are in percent there.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -6,6 +6,7 @@ group `mlu_utils.datasets`; in its pyproject.toml: [project.entry-points."mlu_ut
 
 from __future__ import annotations
 
+import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,12 @@ if TYPE_CHECKING:  # names of data sets are known without an import of torch
 
 ENTRY_POINTS = "mlu_utils.datasets"
 FOLDER = "mlu_utils.data.folder:load"  # of whatever names a folder with a labels.csv
-_NAMES = ("orl", "synthfaces", "digits", "synthages")
-_OURS = {name: EntryPoint(name, f"mlu_utils.data.{name}:load", ENTRY_POINTS) for name in _NAMES}
+_TOOLS = {"batches", "folder", "scenarios", "splits", "table"}  # every other module here is a data set
+_OURS = {
+    module.name: EntryPoint(module.name, f"{__name__}.{module.name}:load", ENTRY_POINTS)
+    for module in pkgutil.iter_modules(__path__)
+    if module.name not in _TOOLS
+}
 
 __all__ = ["DATASETS", "LABEL_ALIASES", "SPLITS", "ImageTable", "load", "module_of"]
 

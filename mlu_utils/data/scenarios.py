@@ -3,8 +3,6 @@
 Positions are those of the labels given; as a request of a table's training images: `images:` of `rows[positions]`.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Must not: compute a score, choose a backend, show a window or write a file. What
 ValueError that says why. `title` is that of the whole figure.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

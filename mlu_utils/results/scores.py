@@ -3,8 +3,6 @@
 A *study* is a profile, dataset, model, request and seed. Rates are fractions in [0, 1].
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +23,7 @@ UNITS = ("fraction", "s", "x", "-")
 READING_DISPLAY = {"-": "", "targeted": "targeted", "printed": "as printed", "random": "random control"}
 # In the order of every table and figure. Methods that others register with `unlearning.METHODS` follow.
 METHOD_ORDER = tuple(
-    "Original, Retrain, WF, WP, CF-k, SCRUB, UNSIR, SalUn, FT, NegGrad, AdvNegGrad, SSD, LAF, Essential graph, "
+    "Original, Retrain, WF, WP, CF-k, SCRUB, UNSIR, SalUn, FT, NegGrad, AdvNegGrad, SSD, LAF, EssentialGraph, "
     "WF-Net, EU-k, HeadReset, Random control".split(", ")
 )
 

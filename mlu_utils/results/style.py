@@ -1,7 +1,5 @@
 """How methods and metrics look: a fixed colour and marker a method, and the words on the axes."""
 
-from __future__ import annotations
-
 import zlib
 from dataclasses import dataclass
 
@@ -35,7 +33,7 @@ METHOD_STYLES: dict[str, MethodStyle] = {
     "AdvNegGrad": MethodStyle("#e2646c", "h"),
     "SSD": MethodStyle("#4b3fae", "*"),
     "LAF": MethodStyle("#8a6a35", "d"),
-    "Essential graph": MethodStyle("#2f5d24", "8"),
+    "EssentialGraph": MethodStyle("#2f5d24", "8"),
     "WF-Net": MethodStyle("#a08de0", "H"),
     "EU-k": MethodStyle("#c2e6c6", "1"),
     "HeadReset": MethodStyle("#6fb04a", "2"),

@@ -4,8 +4,6 @@ Its parts stand for themselves: the attack's accuracy has a null of its own (`at
 trained has a NoMUS above one half.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression

@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from mlu_utils.naming import REQUEST_KINDS, require_choice
 
@@ -87,35 +90,18 @@ class _Methods(Mapping):
         return len(self._all)
 
 
-def _ours(path: str, display_name: str, paper: str, **abilities: tuple[str, ...]) -> Method:
-    return Method(f"{__name__}.{path}", display_name, paper, **abilities)
-
-
-_SUBJECTS = ("label", "class")
-_MLU = "Hossain, Marasco, Lin and King (2025), I Forgot About You!, ECML PKDD"
-_CF_K = "Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning"
-_NEGGRAD = "Golatkar, Achille and Soatto (2020), Eternal Sunshine, CVPR"
-_UNSIR = "Tarun et al. (2023), Fast Yet Effective Machine Unlearning, TNNLS"
-_SCRUB = "Kurmanji et al. (2023), Towards Unbounded Machine Unlearning, NeurIPS"
-_SSD = "Foster, Schoepf and Brintrup (2024), SSD, AAAI"
-
-METHODS: Mapping[str, Method] = _Methods(
-    {
-        "Retrain": _ours("retrain:retrain", "Retrain", "the reference of every unlearning paper"),
-        "HeadReset": _ours("head_reset:head_reset", "Head reset (control)", "none: a control of ours", kinds=_SUBJECTS),
-        "FT": _ours("finetune:finetune", "Fine-tuning", "a lower bound in every unlearning paper"),
-        "CF-k": _ours("finetune:cf_k", "Catastrophic forgetting-k", _CF_K),
-        "EU-k": _ours("finetune:eu_k", "Exact unlearning-k", _CF_K),
-        "NegGrad": _ours("neggrad:neggrad", "NegGrad", _NEGGRAD),
-        "AdvNegGrad": _ours("neggrad:advanced_neggrad", "Advanced NegGrad", "Choi and Na (2023), MUFAC and MUCAC"),
-        "UNSIR": _ours("unsir:unsir", "UNSIR", _UNSIR),
-        "SCRUB": _ours("scrub:scrub", "SCRUB", _SCRUB),
-        "SalUn": _ours("salun:salun", "SalUn", "Fan et al. (2024), SalUn, ICLR"),
-        "SSD": _ours("ssd:ssd", "Selective synaptic dampening", _SSD),
-        "WF": _ours("weight_filtering:weight_filtering", "Weight Filtering", _MLU, readings=READINGS),
-        "WP": _ours("weight_pruning:weight_pruning", "Weight Pruning", _MLU, readings=READINGS),
+def _ours() -> dict[str, Method]:
+    """Return the methods of `methods.yaml`."""
+    rows = yaml.safe_load(Path(__file__).with_name("methods.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Method(
+            f"{__name__}.{row.pop('path')}", **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        )
+        for name, row in rows.items()
     }
-)
+
+
+METHODS: Mapping[str, Method] = _Methods(_ours())
 
 
 def require_method(name: str) -> Method:

@@ -1,7 +1,5 @@
 """Constrained fine-tuning: learn on the retained entries while the modified weights stay near their new values."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import chain, islice, repeat
 

@@ -3,8 +3,6 @@
 A target is a label, or a class of single-label data. Shapes: T targets, C channels of a layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -36,15 +34,9 @@ def conv_layers(model: nn.Module) -> dict[str, str | None]:
 
 
 def graph_layers(model: nn.Module, num_layers: int) -> list[str]:
-    """Return the convolutions of the graph: the last ones, projections of a skip connection left out.
-
-    Raises:
-        ValueError: the network has fewer.
-    """
-    names = [name for name in conv_layers(model) if "downsample" not in name]
-    if not 1 <= num_layers <= len(names):
-        raise ValueError(f"num_layers must be in 1..{len(names)} (the convolutions of this network), got {num_layers}")
-    return names[-num_layers:]
+    """Return the convolutions of the graph: the last ones or all there are, no projection of a skip connection."""
+    require_at_least(1, num_layers=num_layers)
+    return [name for name in conv_layers(model) if "downsample" not in name][-num_layers:]
 
 
 def channel_weights(
@@ -146,7 +138,7 @@ def essential_graph(
 
     Args:
         proportion: share of the channels of each layer that is essential for a target, in (0, 1].
-        num_layers: convolutions of the graph, the last ones.
+        num_layers: convolutions of the graph, the last ones; of a smaller network all.
         num_images: images that the weights of a target are averaged over, at most; 1 is the published number.
         score, place: see `channel_weights`; published are "probability" and "conv".
         balance: see `pruned_channels`.

@@ -1,7 +1,5 @@
 """Training on what is kept alone: fine-tuning of the whole network, CF-k of its last layers, EU-k of new ones."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from mlu_utils.models import fresh_model

@@ -1,7 +1,5 @@
 """Head reset: the cheapest way to silence a label or class, and the control to read every other method against."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

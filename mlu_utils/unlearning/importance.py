@@ -4,8 +4,6 @@ Results are flat float32 vectors over all weights, on the model's device; `unfla
 Models run in eval mode and are left as they were.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

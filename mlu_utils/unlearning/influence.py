@@ -1,7 +1,5 @@
 """Which training images matter for what must be forgotten: influence functions with a perturbed copy."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -4,8 +4,6 @@ Neither loss looks at a label: people who ask to be forgotten need not say what 
 batch, D penultimate features.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +21,7 @@ from mlu_utils.unlearning.task import Batch, Task
 
 FORMS = ("corrected", "published")
 HIDDEN = (128, 32)  # widths of the encoder, and in reverse of the decoder
-KL_WEIGHT = 0.025
+KL_WEIGHT, VAE_EPOCHS, VAE_LEARNING_RATE = 0.025, 10, 1e-3  # fixed in the public code
 
 
 class VAE(nn.Module):
@@ -146,11 +144,9 @@ def laf(
     num_epochs: int = 20,
     extraction_learning_rate: float = 5e-5,
     alignment_learning_rate: float = 1e-4,
-    alignment_weight: float = 1.0,
+    alignment_weight: float = 30.0,
     temperature: float = 20.0,
     num_latent: int = 8,
-    vae_epochs: int = 10,
-    vae_learning_rate: float = 1e-3,
     repair_epochs: int = 0,
     repair_learning_rate: float = 1e-3,
     batch_size: int = 32,
@@ -178,7 +174,7 @@ def laf(
     batch of every pass, and the teacher with gradients. The learning rate of the repair is not published.
     """
     require_choice("form", form, FORMS)
-    require_at_least(1, num_epochs=num_epochs, num_latent=num_latent, batch_size=batch_size, vae_epochs=vae_epochs)
+    require_at_least(1, num_epochs=num_epochs, num_latent=num_latent, batch_size=batch_size)
     require_at_least(0, repair_epochs=repair_epochs, alignment_weight=alignment_weight)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
@@ -197,8 +193,6 @@ def laf(
             VAE((teacher.shape[1], *HIDDEN, num_latent), is_bounded=is_published, seed=task.seed).to(teacher),
             (teacher[rows.to(task.device)] - center) / scale,
             draw,
-            num_epochs=vae_epochs,
-            learning_rate=vae_learning_rate,
             batch_size=batch_size,
             seed=task.seed,
         )
@@ -261,8 +255,6 @@ def fit_vae(
     features: torch.Tensor,
     draw: Callable[[torch.Tensor], torch.Tensor],
     *,
-    num_epochs: int,
-    learning_rate: float,
     batch_size: int,
     seed: int,
 ) -> VAE:
@@ -270,10 +262,10 @@ def fit_vae(
     order = torch.Generator().manual_seed(seed)
     batches = (
         features[chosen.to(features.device)]
-        for _ in range(num_epochs)
+        for _ in range(VAE_EPOCHS)
         for chosen in torch.randperm(len(features), generator=order).split(batch_size)
     )
-    optimizer = torch.optim.Adam(vae.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=VAE_LEARNING_RATE)
     descend(vae, batches, lambda x: vae_loss(vae, x, draw(x)), optimizer, seed=seed)
     return vae.requires_grad_(False)
 

@@ -1,7 +1,5 @@
 """NegGrad: climb the loss of what must be forgotten; Advanced NegGrad and NegGrad+ descend the rest at once."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

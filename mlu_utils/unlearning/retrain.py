@@ -1,7 +1,5 @@
 """Retrain: the reference, trained from scratch with the entries to forget left out."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from mlu_utils.data.batches import Augmentation

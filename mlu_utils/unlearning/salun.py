@@ -1,7 +1,5 @@
 """SalUn: random labels, learnt only by the weights that are salient for what must be forgotten."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

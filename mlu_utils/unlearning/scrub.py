@@ -1,7 +1,5 @@
 """SCRUB: a student that disagrees with its teacher on what must be forgotten and agrees on the rest."""
 
-from __future__ import annotations
-
 import copy
 import math
 

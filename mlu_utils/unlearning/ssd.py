@@ -1,7 +1,5 @@
 """SSD: dampen the weights whose Fisher information for what must be forgotten stands out. No training."""
 
-from __future__ import annotations
-
 import math
 
 import torch

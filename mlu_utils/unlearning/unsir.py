@@ -1,7 +1,5 @@
 """UNSIR: impair the model with noise that maximises the error of what must be forgotten, then repair it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import count
 

@@ -1,7 +1,5 @@
 """Weight Filtering (WF): remove the weights whose composite score singles out what must be forgotten."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

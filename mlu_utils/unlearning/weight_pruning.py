@@ -1,7 +1,5 @@
 """Weight Pruning (WP): three zones of importance, only the diagonal of the Hessian."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
