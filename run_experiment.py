@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Run one unlearning experiment, from training to scores.")
     parser.add_argument("--method", required=True, help="a method such as WP or SCRUB, or all")
-    parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, mnist5k, or a folder with a labels.csv")
+    parser.add_argument("--dataset", required=True, help="orl, synthfaces, digits, ..., or a folder with a labels.csv")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--label", help="label to forget for everyone (a class, on single-label data)")
     what.add_argument("--request", help="any request: label:X, class:X, people:1,2, images:4,5, partial:X@1,2")

@@ -110,7 +110,7 @@ def test_an_installed_method_is_known_and_runs(environment):
     result = run(environment, "-c", code)
     assert result.stdout.splitlines() == [
         # A name of ours cannot be taken over.
-        "WP toy toy-careless 15 {'strength': 0.1} mlu_utils.unlearning.weight_pruning",
+        "WP toy toy-careless 17 {'strength': 0.1} mlu_utils.unlearning.weight_pruning",
         "toy {'strength': 0.5}",
     ]
     assert "unknown method 'tooy': choose one of Retrain, " in result.stderr

@@ -6,6 +6,7 @@ batch, D penultimate features.
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -176,8 +177,10 @@ def laf(
     require_choice("form", form, FORMS)
     require_at_least(1, num_epochs=num_epochs, num_latent=num_latent, batch_size=batch_size)
     require_at_least(0, repair_epochs=repair_epochs, alignment_weight=alignment_weight)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
+    require_at_least(0, extraction_learning_rate=extraction_learning_rate, repair_learning_rate=repair_learning_rate)
+    require_at_least(0, alignment_learning_rate=alignment_learning_rate)
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature}")
     is_published = form == "published"
     unlearned, batches = task.start(), task.batches(batch_size)
     teacher = _teacher_features(task)
