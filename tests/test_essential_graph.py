@@ -64,10 +64,10 @@ def load(name: str) -> tuple[dict, dict, Stored, list[str]]:
 def weights_of(model: Stored, inputs: dict, layers: list[str]) -> dict[str, torch.Tensor]:
     """Layer -> (T, C), as published: one image a target, probability, before BatchNorm."""
     of_targets = [
-        channel_weights(model, tensor([image]), target, layers, score="probability", place="conv")
+        channel_weights(model, tensor([image]), [target], layers, score="probability", place="conv")
         for target, image in enumerate(inputs["images"])
     ]
-    return {name: torch.cat([of[name] for of in of_targets]) for name in layers}
+    return {name: torch.cat([of[name][:, 0] for of in of_targets]) for name in layers}
 
 
 def forgotten(inputs: dict, case: dict) -> torch.Tensor:
@@ -205,7 +205,7 @@ def test_channel_weights_are_gradients_of_each_image():
         norm.running_mean.normal_()
     images = torch.randn(3, 3, 8, 8, dtype=torch.float64)
     for place, layer in (("norm", "trunk.4"), ("conv", "trunk.3")):
-        found = channel_weights(model, images, 1, ["trunk.3"], place=place)["trunk.3"]
+        found = channel_weights(model, images, [1], ["trunk.3"], place=place)["trunk.3"][0]
         for channel in (0, 7):
 
             def moved(by: float, layer=layer, channel=channel) -> torch.Tensor:

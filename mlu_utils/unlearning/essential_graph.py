@@ -3,7 +3,8 @@
 A target is a label, or a class of single-label data. Shapes: T targets, C channels of a layer.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -40,14 +41,20 @@ def graph_layers(model: nn.Module, num_layers: int) -> list[str]:
 
 
 def channel_weights(
-    model: nn.Module, images: torch.Tensor, target: int, layers: list[str], *, score: str = "logit", place: str = "norm"
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: Sequence[int],
+    layers: Sequence[str],
+    *,
+    score: str = "logit",
+    place: str = "norm",
 ) -> dict[str, torch.Tensor]:
-    """Return layer -> (B, C), the mean over positions of the gradient of a target's score by each channel, per image.
+    """Return layer -> (T, B, C), the mean over positions of the gradient of each target's score by each channel.
 
     Args:
-        model: left as it is, in eval mode.
+        model: left as it is, run in eval mode.
         images: (B, 3, H, W), normalised.
-        target: its column of the logits.
+        targets: T columns of the logits.
         layers: convolutions.
         score: "logit", or "probability" of a sigmoid, whose gradient vanishes where the model is certain.
         place: "norm": behind BatchNorm, so that a channel counts with the sign that the network sees; "conv": before
@@ -58,25 +65,26 @@ def channel_weights(
     norms, modules = conv_layers(model), dict(model.named_modules())
     seen: dict[str, torch.Tensor] = {}
 
-    def keep(name: str) -> nn.Module:
+    def keep(name: str) -> Callable:
         def hook(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor:
             seen[name] = output
             return output.clone()  # the next layer may write into what it gets
 
-        place_of = norms[name] if place == "norm" and norms[name] else name
-        return modules[place_of].register_forward_hook(hook)
+        return hook
 
-    hooks = [keep(name) for name in layers]
-    try:
-        with in_eval_mode(model), torch.enable_grad():
-            # An input that needs a gradient gives every layer one, whatever is frozen.
-            logits = model(images.detach().requires_grad_())[:, target].float().to(images.dtype)
-            values = logits if score == "logit" else logits.sigmoid()
-            found = torch.autograd.grad(values.sum(), [seen[name] for name in layers])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: gradient.mean((2, 3)) for name, gradient in zip(layers, found, strict=True)}
+    with contextlib.ExitStack() as stack, in_eval_mode(model), torch.enable_grad():
+        for name in layers:
+            layer = modules[norms[name] or name if place == "norm" else name]
+            stack.enter_context(layer.register_forward_hook(keep(name)))
+        # An input that needs a gradient gives every layer one, whatever is frozen.
+        logits = model(images.detach().requires_grad_())
+        values = (logits if score == "logit" else logits.sigmoid()).sum(0)
+        outputs = [seen[name] for name in layers]
+        found = [torch.autograd.grad(values[target], outputs, retain_graph=True) for target in targets]
+    return {
+        name: torch.stack([gradient.mean((2, 3)) for gradient in of_layer])
+        for name, of_layer in zip(layers, zip(*found, strict=True), strict=True)
+    }
 
 
 def essential_channels(weights: torch.Tensor, proportion: float) -> torch.Tensor:
@@ -170,19 +178,19 @@ def targets_graph(
     task: Task, *, proportion: float, num_layers: int, num_images: int, score: str, place: str
 ) -> dict[str, torch.Tensor]:
     """Return layer -> bool (T, C): which channels are essential for which target; arguments of `essential_graph`."""
-    layers = graph_layers(task.model, num_layers)
-    weights: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
-    order = torch.Generator().manual_seed(task.seed)
-    for target in range(task.table.num_outputs):
+    layers, targets = graph_layers(task.model, num_layers), range(task.table.num_outputs)
+    order, used = torch.Generator().manual_seed(task.seed), torch.zeros(len(targets), task.table.num_images)
+    for target in targets:
         rows = _positives(task, target)
-        rows = rows[torch.randperm(len(rows), generator=order)[:num_images]]
-        found = [
-            channel_weights(task.model, batch.images, target, layers, score=score, place=place)
-            for batch in Passes(task, rows, _BATCH_SIZE)
-        ]
+        used[target, rows[torch.randperm(len(rows), generator=order)[:num_images]]] = 1
+    used = (used / used.sum(1, keepdim=True)).to(task.device)
+    # One forward pass of an image serves every target that it is used for.
+    weights = dict.fromkeys(layers, 0.0)
+    for batch in Passes(task, used.any(0).nonzero().flatten().cpu(), _BATCH_SIZE):
+        found = channel_weights(task.model, batch.images, targets, layers, score=score, place=place)
         for name in layers:
-            weights[name].append(torch.cat([of_batch[name] for of_batch in found]).mean(0))
-    return {name: essential_channels(torch.stack(of_targets), proportion) for name, of_targets in weights.items()}
+            weights[name] += torch.einsum("tb,tbc->tc", used[:, batch.rows].to(found[name]), found[name])
+    return {name: essential_channels(of_targets, proportion) for name, of_targets in weights.items()}
 
 
 def forgotten_targets(task: Task) -> torch.Tensor:
