@@ -30,9 +30,10 @@ class SmallCNN(nn.Module):
 
 
 class LafCNN(nn.Module):
-    """The network of Shen et al. (2024) for MNIST: two 5 x 5 convolutions and 256 features without activation, 28 px.
+    """The network of Shen et al. (2024) for MNIST: two 5 x 5 convolutions and 256 features without activation.
 
-    Differs: one linear layer as head instead of two with nothing between them.
+    Differs: one linear layer as head instead of two with nothing between them; images of other sizes than 28 px are
+    pooled to the same 7 x 7 positions.
     """
 
     def __init__(self, num_outputs: int) -> None:
@@ -40,11 +41,11 @@ class LafCNN(nn.Module):
         layers: list[nn.Module] = []
         for c_in, c_out in ((3, 16), (16, 32)):
             layers += [nn.Conv2d(c_in, c_out, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
-        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 7 * 7, 256))
+        self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(32 * 7 * 7, 256))
         self.fc = nn.Linear(256, num_outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (B, 3, 28, 28) to logits (B, num_outputs)."""
+        """Map images (B, 3, H, W) to logits (B, num_outputs)."""
         return self.fc(self.trunk(x))
 
 

@@ -344,7 +344,7 @@ def test_another_package_adds_a_data_set():
     assert load("orl").source == "orl(size=64, seed=42)" and module_of("orl") == "mlu_utils.data.orl"
     with pytest.raises(ValueError, match=r"'empty' \(stranger_faces:no_table\) returned int: expected an ImageTable"):
         load("empty")
-    with pytest.raises(ValueError, match="choose one of orl, .*, stranger; did you mean 'stranger'"):
+    with pytest.raises(ValueError, match="choose one of digits, .*, stranger; did you mean 'stranger'"):
         load("strangers")
 
 

@@ -299,7 +299,7 @@ def test_models_of_the_plan_stay_on_disk(compared, monkeypatch):
 
 
 def test_a_plan_without_methods_holds_all_that_take_the_request():
-    for request, without in (("class:3", {"Retrain"}), ("images:1,2", {"Retrain", "HeadReset"})):
+    for request, without in (("class:3", {"Retrain"}), ("images:1,2", {"Retrain", "HeadReset", "EssentialGraph"})):
         settings = experiments.plan_settings(digits("o", request=request))
         assert list(settings) == [name for name in METHODS if name not in without]
     with pytest.raises(ValueError, match="unknown method 'SCRUBB'.*did you mean 'SCRUB'"):

@@ -151,9 +151,6 @@ def essential_graph(
         score, place: see `channel_weights`; published are "probability" and "conv".
         balance: see `pruned_channels`.
 
-    Raises:
-        ValueError: a number out of its range, or a target of which no training image is known.
-
     Source: Xu et al. (2024), Towards Efficient Target-Level Machine Unlearning Based on Essential Graph; public code.
 
     Differs: many images instead of one; the logit and the place behind BatchNorm; exact names of layers, where the
@@ -179,18 +176,22 @@ def targets_graph(
 ) -> dict[str, torch.Tensor]:
     """Return layer -> bool (T, C): which channels are essential for which target; arguments of `essential_graph`."""
     layers, targets = graph_layers(task.model, num_layers), range(task.table.num_outputs)
+    train = task.table.rows("train")
+    labels = task.table.labels[train]
     order, used = torch.Generator().manual_seed(task.seed), torch.zeros(len(targets), task.table.num_images)
     for target in targets:
-        rows = _positives(task, target)
+        has = labels[:, target] == 1 if task.table.is_multi_label else labels[:, 0] == target
+        rows = train[has]
         used[target, rows[torch.randperm(len(rows), generator=order)[:num_images]]] = 1
-    used = (used / used.sum(1, keepdim=True)).to(task.device)
+    is_known = used.any(1)  # a target without a training image needs no channel
+    used = (used / used.sum(1, keepdim=True).clamp_min(1)).to(task.device)
     # One forward pass of an image serves every target that it is used for.
     weights = dict.fromkeys(layers, 0.0)
     for batch in Passes(task, used.any(0).nonzero().flatten().cpu(), _BATCH_SIZE):
         found = channel_weights(task.model, batch.images, targets, layers, score=score, place=place)
         for name in layers:
             weights[name] += torch.einsum("tb,tbc->tc", used[:, batch.rows].to(found[name]), found[name])
-    return {name: essential_channels(of_targets, proportion) for name, of_targets in weights.items()}
+    return {name: essential_channels(of, proportion) & is_known[:, None] for name, of in weights.items()}
 
 
 def forgotten_targets(task: Task) -> torch.Tensor:
@@ -198,14 +199,3 @@ def forgotten_targets(task: Task) -> torch.Tensor:
     if task.table.is_multi_label:
         return task.mask.all(0)
     return torch.arange(task.table.num_outputs) == task.table.class_index(task.request.name)
-
-
-def _positives(task: Task, target: int) -> torch.Tensor:
-    """Return the training images that have a label or a class."""
-    table, rows = task.table, task.table.rows("train")
-    has = table.labels[rows, target] == 1 if table.is_multi_label else table.labels[rows, 0] == target
-    if not has.any():
-        raise ValueError(
-            f"no training image of {table.source} has {table.output_names[target]}: its channels are unknown"
-        )
-    return rows[has]
