@@ -62,6 +62,7 @@ def make_project(root):
         (root / folder).mkdir(parents=True)
     for name in ("__init__", "naming", "paths", "studies", "digests", "files", "unlearning/__init__", "data/__init__"):
         shutil.copy(paths.ROOT / "mlu_utils" / f"{name}.py", package / f"{name}.py")
+    shutil.copy(paths.ROOT / "mlu_utils" / "unlearning" / "methods.yaml", package / "unlearning")
     for name in ("Snakefile", "run.py", "notebooks.py"):
         shutil.copy(paths.ROOT / "workflow" / name, root / "workflow" / name)
     for module in {*(method.module for method in METHODS.values()), *map(module_of, DATASETS)}:
