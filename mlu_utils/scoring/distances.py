@@ -55,9 +55,10 @@ def label_agreement(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
 def klom(phi: ArrayLike, reference_phi: ArrayLike) -> np.ndarray:
     """KL divergence of margins: per image, between histograms of its confidence over unlearned and retrained models.
 
-    Confidences are those of `membership`, (S, n) and (R, n), the result (n,), nats; equal distributions do not give 0:
-    read that of two halves of the references beside it. Source: Rinberg et al. (2025), data-unlearning benchmark: 20
-    bins, clipped to +-100, 1e-5 added. Differs: an image's bins span its own values; shares sum to 1 after the floor.
+    Confidences are those of `membership`, (S, n) and (R, n), at least two models each, the result (n,), nats; equal
+    distributions do not give 0: read that of two halves of the references beside it. Source: Rinberg et al. (2025),
+    data-unlearning benchmark: 20 bins, clipped to +-100, 1e-5 added. Differs: an image's bins span its own values;
+    shares sum to 1 after the floor.
     """
     both = [np.clip(values, -100.0, 100.0) for values in model_sets(phi, reference_phi)]
     pooled = np.concatenate(both)

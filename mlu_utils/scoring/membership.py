@@ -238,8 +238,8 @@ def rmia(
 
     With p = exp(-loss) and p_out(x) its mean over references that did not learn x, ratio(x) = p(x) / (((1 + a) p_out(x)
     + (1 - a)) / 2); score = share of z with ratio(x) / ratio(z) > gamma >= 1. Losses are (n,), (S, n), (m,) and (S, m),
-    >= 0, means over labels; no model learned the population. `rmia_offset` chooses a in [0, 1]. Source: Zarifzadeh, Liu
-    and Shokri (2024), Low-Cost High-Power Membership Inference Attacks.
+    >= 0, means over labels; no model learned the population. Let `rmia_offset` choose a in [0, 1], never the
+    images under attack. Source: Zarifzadeh, Liu and Shokri (2024), Low-Cost High-Power Membership Inference Attacks.
     """
     if not 0 <= offset <= 1 or gamma < 1:
         raise ValueError(f"offset {offset} and gamma {gamma}: expected an offset in [0, 1] and gamma at least 1")
