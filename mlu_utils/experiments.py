@@ -70,10 +70,9 @@ class UnlearnedModel:
 
 
 def reference_model(study: Study, name: str, *, is_reused: bool = True) -> TrainedModel:
-    """Return `original` or `retrained`, from its checkpoint when the very same training was done before.
+    """Return `original` or `retrained`, from the checkpoint of the very same training if there is one and `is_reused`.
 
-    Studies that differ in the request only share their original. Without `is_reused` it is trained even so, for a
-    timing of this run.
+    Studies that differ in the request only share their original.
     """
     require_choice("reference model", name, ("original", "retrained"))
 
@@ -110,10 +109,9 @@ def reference_model(study: Study, name: str, *, is_reused: bool = True) -> Train
 def run_method(
     study: Study, original: nn.Module, method: str, reading: str, parameters: dict, seed: int, *, is_timed: bool = True
 ) -> UnlearnedModel:
-    """Run a method with the hyperparameters found by name among the parameters, and the reading where it has several.
+    """Run a method on its parameters, by name, and the reading where it has several.
 
-    A timed method runs twice: the first run of a process also pays for memory and kernels that training has long
-    since set up. Both times are reported.
+    A timed method runs twice, and both times are reported: the first run also pays for memory and kernels.
     """
     options = _options(method, reading, parameters)
     seconds = []
@@ -128,10 +126,7 @@ def run_method(
 def unlearned_model(
     study: Study, method: str, reading: str, parameters: dict, seed: int, *, is_reused: bool = True
 ) -> UnlearnedModel:
-    """Return what an untimed `run_method` makes of the study's original, from its checkpoint where there is one.
-
-    The time is that of the run that made it. Without `is_reused` the method runs even so, for a timing of this run.
-    """
+    """Return what an untimed `run_method` makes of the original, or its checkpoint with the time of its own run."""
     options = _options(method, reading, parameters)
 
     def run() -> tuple[nn.Module, dict]:
@@ -314,10 +309,7 @@ def reference_scores(
 
 
 def headlines(study: Study, scores: pd.DataFrame, **models: nn.Module) -> pd.DataFrame:
-    """Return one row a run, under its name in tables: its `headline`, its seconds and its speed-up over Retrain.
-
-    Rows of `models`, which are scored now and have no time, come first.
-    """
+    """Return one row a run: its `headline`, seconds and speed-up over Retrain; `models`, without a time, come first."""
     names, rows = [], []
     for name, model in models.items():
         names.append(name)

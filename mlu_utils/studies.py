@@ -35,10 +35,7 @@ SCALARS = {kind.__name__: kind for kind in (bool, int, float, str, dict)}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the original and the retrained model are trained, see `training.fit`; the defaults are the paper's.
-
-    A number out of range is refused with a ValueError.
-    """
+    """How both models are trained, see `training.fit`; the defaults are the paper's. Bad numbers are a ValueError."""
 
     num_epochs: int = 50
     batch_size: int = 64
@@ -133,10 +130,7 @@ class Study:
 
     @cached_property
     def number_format(self) -> Precision:
-        """The number format of forward and backward passes; `auto` is fp32 for the small network.
-
-        Threads that multiply so small matrices in bf16 wait for each other longer than they work.
-        """
+        """The number format of all passes; `auto` is fp32 for the small network, where threads in bf16 mostly wait."""
         from mlu_utils.devices import FP32, resolve_precision
 
         is_small = self.architecture == "small_cnn" and self.precision == "auto"

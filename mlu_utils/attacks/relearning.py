@@ -43,10 +43,9 @@ def relearn(
     """Return the curve of a copy of the model that learns the forgotten label again.
 
     A label is relearned from its column alone; a class from all classes: one alone teaches any network to say it.
+    BatchNorm runs in eval mode, its statistics do not move.
 
     Args:
-        model: unlearned, retrained or original; BatchNorm runs in eval mode, its statistics do not move.
-        request: for a label or a class.
         scope: "head" trains the last layer on the features as they are; "network" trains every weight.
         fit_rows: labelled images to learn from; few, to ask how much the features still hold.
         eval_rows: images to score on; nobody's face should be in both.
@@ -56,11 +55,11 @@ def relearn(
         precision: number format of the network's passes; the head alone always learns in float32.
 
     Returns:
-        Records: step (0 = as given), balanced_accuracy and auc of the label (of the class against the rest) on the
-        rows to evaluate, loss of the step before (nan at step 0).
+        Records: step (0 = as given), balanced_accuracy and auc of the label (of the class against the rest) on the rows
+        to evaluate, loss of the step before (nan at step 0).
 
     Raises:
-        ValueError: unknown scope, another kind of request, numbers below 1.
+        ValueError: unknown scope, a request for neither a label nor a class, numbers below 1.
         NonFiniteLossError: the loss was not finite.
 
     Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine Unlearning: Adam with rate .001, batches

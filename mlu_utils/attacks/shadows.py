@@ -165,10 +165,9 @@ def shares_right(models: Iterable[nn.Module], table: ImageTable, rows: torch.Ten
 def shadow_attacks(
     phi: Mapping[str, ArrayLike], is_member: np.ndarray, unit: np.ndarray, *, seed: int, num_resamples: int
 ) -> pd.DataFrame:
-    """Return both attacks on the shadows of every model, and what they find where there is nothing to find.
+    """Return `membership.attack_shadows` of every model, and what it finds where there is nothing to find.
 
-    `phi`: name of a model -> `confidences` of its shadows; those of "Original" make the null, the model `NULL`. The
-    other arguments, and the columns beside model, are those of `membership.attack_shadows`.
+    `phi`: name of a model -> `confidences` of its shadows; those of "Original" make the null, the model `NULL`.
     """
     found = {
         model: attack_shadows(own, is_member, unit, seed=seed, num_resamples=num_resamples)

@@ -25,8 +25,7 @@ from mlu_utils.training import SCHEDULES, NonFiniteLossError, descend, device_of
 def random_halves(rows: torch.Tensor, num_models: int, *, num_images: int, seed: int) -> torch.Tensor:
     """Return which rows each model learns from, bool (num_models, num_images): halves in complementary pairs.
 
-    So every row, of at least 2, is learned by half of the models, an even number, as LiRA needs. Of an odd number of
-    rows, each pair leaves out one at random.
+    Half of the models, as LiRA needs, learn each of the rows; of an odd number each pair leaves out one at random.
     """
     if num_models < 2 or num_models % 2:
         raise ValueError(f"num_models must be even and at least 2, got {num_models}: halves come in pairs")

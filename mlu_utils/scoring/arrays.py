@@ -1,7 +1,4 @@
-"""The door of every score: arrays of the stated shapes and kinds, or an error that names the one at fault.
-
-Shapes are letters; within a call one letter is one number: n images, K labels, C classes, d features, S models.
-"""
+"""The door of every score: checked arrays, or an error that names the one at fault. Letters: see `checked`."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,9 +17,9 @@ NEEDS = {"balanced_accuracy": (0, 1), "recall": (1,), "false_positive_rate": (0,
 def checked(**arrays: tuple) -> list[np.ndarray | None]:
     """The arrays in the order given, real numbers as float64, or a ValueError if they are not as stated.
 
-    Each is name=(values, shape, kind). Values None stay None. A shape is a letter or number an axis, as in "n K", and
-    no axis may be empty. Kinds: "real" (finite, the default), "partial" (finite or nan = unknown), "label" (1, 0 or nan
-    = unknown), "whole" (integers) and "bool".
+    Each is name=(values, shape, kind); values None stay None. A shape is a letter (n images, K labels, C classes, d
+    features, S models: one number within a call) or number an axis, "n K", none empty. Kinds: "real" (finite, the
+    default), "partial" (finite or nan = unknown), "label" (1, 0 or nan = unknown), "whole" (integers), "bool".
 
     >>> checked(logits=([[1, 2]], "n K"), forgotten=([True, False], "K", "bool"))
     [array([[1., 2.]]), array([ True, False])]

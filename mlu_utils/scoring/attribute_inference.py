@@ -20,11 +20,7 @@ from mlu_utils.scoring.probe import ATTACKERS, attack_logits
 def split_by_identity(
     identity: ArrayLike, *, labels: ArrayLike | None = None, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to fit an attacker on and rows to test it on, ascending: those of half of the people each.
-
-    With labels (n,), people with a 1 and people without are dealt apart, so that both parts get a rare label. Unknown
-    people (-1) are dealt image by image.
-    """
+    """Rows to fit and to test an attacker on, ascending: half of the people each, with labels half of either kind."""
     unit = boot.units(identity, len(np.asarray(identity)))
     has_label = np.zeros(unit.max() + 1, dtype=bool)
     if labels is not None:
@@ -41,9 +37,8 @@ def split_by_identity(
 def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, seed: int) -> np.ndarray:
     """Labels (n,) that say nothing about their row: the control that shows what an attacker finds by chance.
 
-    Unknown ones stay. With identities people swap their labels, and one that is constant within a person stays so.
-    Permute the rows to fit and to test, with different seeds: against true labels a chance direction along the label
-    reads as an AUC far from one half. Source: control tasks (Hewitt and Liang, 2019).
+    With identities people swap labels; unknown labels stay. Permute rows to fit and to test with different seeds:
+    against true labels a chance direction reads as an AUC far from .5. Source: control tasks (Hewitt and Liang, 2019).
     """
     labels = np.asarray(labels, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(labels))
@@ -56,11 +51,7 @@ def permuted_labels(labels: ArrayLike, *, identity: ArrayLike | None = None, see
 
 
 def retained_label_inputs(labels: ArrayLike, forgotten: int) -> np.ndarray:
-    """The true labels (n, K) other than the forgotten column, as input (n, 2 (K - 1)) of an attack.
-
-    For each +1, -1 or 0 = unknown, then 1 where it is known and 0 where not. What is read out of these is correlation,
-    which no unlearning can take away.
-    """
+    """The other true labels (n, K) as an attack's input (n, 2 (K - 1)): each 1, -1 or 0 = unknown, then if known."""
     (labels,) = checked(labels=(labels, "n K", "label"))
     if not -labels.shape[1] <= forgotten < labels.shape[1]:
         raise ValueError(f"labels {labels.shape} have no column {forgotten}: expected a column below K")
@@ -74,8 +65,7 @@ def attribute_leak(
 ) -> dict[str, float]:
     """What scores tell about a label, with bootstrap intervals; an inverted score leaks in full.
 
-    accuracy, balanced_accuracy, auc and leak_auc = max(auc, 1 - auc), each with `_low` and `_high`; num_images and
-    num_people.
+    accuracy, balanced_accuracy, auc, leak_auc = max(auc, 1 - auc), each with `_low`, `_high`; num_images, num_people.
 
     >>> attribute_leak([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0], [1, 1, 1, 0, 0, 0], seed=0)["leak_auc"]
     1.0
@@ -101,8 +91,7 @@ def excess_leak(
 ) -> dict[str, float]:
     """How much more scores tell about a label than Retrain's on the same rows: AUC minus AUC, the interval paired.
 
-    excess_auc in [-1, 1], `_low` and `_high`; 0 = as much as Retrain, below 0 = less. A trained attacker has chosen the
-    direction of its scores on other rows; a model's own logit, which an inverted head turns, may need a minus.
+    excess_auc in [-1, 1], `_low`, `_high`; 0 = as much as Retrain. An inverted head's logit may need a minus first.
     """
     *both, positive, identity = _known_rows(labels, identity, scores, reference)
 
@@ -126,19 +115,17 @@ def attack_table(
     seed: int,
     **draws: float,
 ) -> pd.DataFrame:
-    """Attack every input of every model with every attacker, on the same rows and people.
+    """Attack every input of every model with every attacker, on the same rows and people: a row for each.
+
+    Columns are those of `attribute_leak` and of `excess_leak`, nan where the reference has no such input. On few rows
+    `leak_auc` favours the attacker: the labels under test choose the direction of the score. The others do not.
 
     Args:
         models: model -> input -> features (n, d) and (m, d) of the rows to fit and to test. A random network is one
-            more model, the retained labels are one more input (`retained_label_inputs`).
+            more model, `retained_label_inputs` one more input: correlation, which no unlearning can take away.
         reference: the model whose AUC on the same input and attacker is subtracted, or None.
         is_permuted: control: both sets of labels are permuted first (`permuted_labels`); AUCs are near one half.
         identity_fit, identity_eval: both or neither; nobody may occur in both.
-
-    Returns:
-        A row a model, input and attacker, with the columns of `attribute_leak` and of `excess_leak`, nan where the
-        reference has no such input. `leak_auc` lets the labels under test choose the direction of a score, which on few
-        rows favours the attacker; the others do not.
     """
     if (identity_fit is None) != (identity_eval is None):
         raise ValueError("identity_fit and identity_eval belong together: give both or neither")

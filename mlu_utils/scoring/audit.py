@@ -1,7 +1,4 @@
-"""What a deletion auditor asks: did it pass on data never used, and which method does best on the whole.
-
-Every threshold is the caller's. Shapes as in `attribute_inference` and `membership`.
-"""
+"""What a deletion auditor asks: does it pass on unused data, and which method is best? Thresholds are the caller's."""
 
 import math
 from collections.abc import Mapping
@@ -38,19 +35,14 @@ def verify_unlearning(
     """The secondary verification of WF and WP: attribute and membership inference on shadow data.
 
     An attacker (`probe.ATTACKERS`) learns the forgotten label (n,) on half of the shadow people and is tested on the
-    other half. The membership attack compares images that were learned from with shadow images.
+    other half. Columns: check, value, low, high, threshold, passed (by the value), is_certain (so is the whole
+    interval), reason.
 
     Args:
-        features, reference_features: (n, d) and (n, e) of the shadow images under the unlearned and the retrained
-            model: logits, retained logits or features.
-        member_scores, shadow_scores: (m,) and (k,) membership scores of images in the training data and of the shadow
-            images.
+        features, reference_features: (n, d) and (n, e), of shadow images under the unlearned and the retrained model.
+        member_scores, shadow_scores: membership scores (m,) of training images and (k,) of shadow images.
         max_attribute_auc, max_membership_auc: largest max(AUC, 1 - AUC) at which label and members count as hidden.
         max_excess_auc: largest AUC above the retrained model's; only it speaks about unlearning (see `linear_probe`).
-
-    Returns:
-        A row a check: check, value, low, high, threshold, passed (by the value), is_certain (the whole interval lies on
-        that side of the threshold) and reason, a sentence.
 
     Source: Hossain et al. (2025), Algorithm 1, step 7: "verify with AIA and MIA on shadow data".
     Differs: the paper gives neither attacker nor threshold.
@@ -103,17 +95,14 @@ def audit_numbers(
     seconds: Mapping[str, float],
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """What `audit_table` takes: the five numbers of each model, of a request for one label.
+    """What `audit_table` takes: the five numbers of each model, of a request for the label in column `forgotten`.
 
     Args:
         logits, labels: model -> (N, K), of those to judge, and (N, K), 1, 0 or nan.
-        forgotten: column of the forgotten label.
         test_rows, attacked_rows: images for the retained accuracy, and for reading the forgotten label from its logit.
-        identity: int (N,), the person on each.
         feature_leaks, seconds: model -> largest max(AUC, 1 - AUC) of an attack on its features, and unlearning time.
-        curves: model -> (steps, balanced accuracies) of relearning, "Original" and "Retrain" among them. Relearned is
-            what comes up to `TARGET_SHARE` of Original's score. Steps are infinite where a curve ends below this and
-            Retrain's does not; where both do, the last step stands for both.
+        curves: model -> (steps, balanced accuracies) of relearning up to `TARGET_SHARE` of "Original"'s score. Steps
+            are infinite where only "Retrain"'s curve gets there; where it does not either, the last step counts.
     """
     labels = np.asarray(labels, dtype=np.float64)
     kept = np.delete(labels, forgotten, axis=1)[test_rows]
@@ -148,17 +137,15 @@ def audit_table(
 ) -> pd.DataFrame:
     """Rank methods by what a deletion auditor asks; every question is put relative to the retrained model.
 
+    A row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not measured,
+    which is not passed), num_passed, passed (all). Rank: more answers passed, then smaller leak from features, then
+    higher retained accuracy, then less time; equal methods share a rank.
+
     Args:
         numbers: method -> number of each of `AUDIT_COLUMNS`, as from `audit_numbers`; nan = not measured.
         reference: the retrained model's row; it is shown and judged like the others.
-        max_utility_loss, max_output_excess, max_feature_excess: how far retained accuracy may fall below the
-            reference's, and the leaks may lie above.
+        max_utility_loss, max_output_excess, max_feature_excess: most retained accuracy lost, and leaks above its own.
         min_relearning_ratio, max_time_share: least relearning steps and most time, over the reference's.
-
-    Returns:
-        A row a method, best first: rank, method, the numbers, the answers to `AUDIT_QUESTIONS` (None where not
-        measured, which is not passed), num_passed, passed (all). Rank: more answers passed, then smaller leak from
-        features, then higher retained accuracy, then less time; equal methods share a rank.
 
     >>> limits = dict(max_utility_loss=0, max_output_excess=0, max_feature_excess=0, min_relearning_ratio=1)
     >>> audit_table({"Retrain": dict(zip(AUDIT_COLUMNS, (0.9, 0.6, 0.7, 9, 60)))}, **limits).num_passed.item()

@@ -1,7 +1,4 @@
-"""Label correlation and what it does to unlearning: phi coefficients, and a score's change along them.
-
-Shapes: n images, K labels; m results, each of one retained label under one model.
-"""
+"""Label correlation and a score's change along it: n images, K labels, m results of one label under one model each."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,8 +11,7 @@ from mlu_utils.scoring.bootstrap import LEVEL, bootstrap, in_order, interval, sp
 def phi_coefficients(labels: ArrayLike, forgotten: int) -> np.ndarray:
     """Phi coefficient of every label with the forgotten one: Pearson's correlation of two columns of 0 and 1.
 
-    (K,) in [-1, 1], over the images in which both labels of the table (n, K), 1, 0 or nan, are known; nan where one of
-    the two is constant. Source: Yule (1912).
+    (K,) in [-1, 1], over the images that know both labels, (n, K); nan where one is constant. Source: Yule (1912).
 
     >>> phi_coefficients([[1, 0], [1, 0], [0, 1], [0, 1]], 0)
     array([ 1., -1.])
@@ -33,10 +29,7 @@ def phi_coefficients(labels: ArrayLike, forgotten: int) -> np.ndarray:
 
 
 def mean_interval(values: ArrayLike, *, level: float = LEVEL) -> tuple[float, float, float]:
-    """Mean of a few independent runs (m,) with its interval from Student's t: mean -+ t_(m-1) s / sqrt(m).
-
-    It is right for a normal spread; of a single run low and high are nan. Source: Student (1908).
-    """
+    """Mean of a few runs (m,) -+ t_(m-1) s / sqrt(m), for a normal spread; nan for one run. Source: Student (1908)."""
     (values,) = checked(values=(values, "m"))
     mean = float(values.mean())
     if len(values) == 1:
@@ -51,12 +44,11 @@ def change_along_phi(
     """Slope of a retained label's change in |phi|, from each label against itself at other strengths.
 
     Least squares of change_i = a_label(i) + b |phi_i| (within groups: Mundlak, 1978), so that an easy label that
-    happens to correlate does not pass for an effect of correlation. Result i, of m, is one retained label's under one
-    model: phi its correlation with the forgotten one in that model's data, change for example its accuracy minus the
-    original model's. Models (numbers) are drawn, not results: those of one model share its luck.
+    happens to correlate does not pass for an effect. phi is a label's correlation with the forgotten one in the model's
+    data, change for example its accuracy minus the original's. Models are drawn, not their results, which share luck.
 
-    Returns slope (change per unit of |phi|), slope_low, slope_high; and the line to draw: arrays phi, from 0 to the
-    largest |phi|, change, change_low, change_high, at the labels' mean intercept.
+    Returns slope (per unit of |phi|), slope_low, slope_high, and the line at the labels' mean intercept: arrays phi,
+    from 0 to the largest |phi|, change, change_low, change_high.
     """
     label = np.unique(label, return_inverse=True)[1]
     phi, y, label, model = in_order(

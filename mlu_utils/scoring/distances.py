@@ -1,7 +1,4 @@
-"""How close the outputs of two models are on the same images; of an unlearned model to Retrain above all.
-
-Report the original model's distance beside it. Shapes: n images, K labels or C classes; `logits` (n, K) or (n, C).
-"""
+"""How close two models' outputs on n images are, for K labels or C classes; report the original's distance as well."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,8 +12,8 @@ KLOM_BINS = 20
 def label_js(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
     """Jensen-Shannon divergence of each label's Bernoulli distribution, mean over images: (K,) in [0, ln 2], nats.
 
-    JS(p, q) = KL(p, m) / 2 + KL(q, m) / 2, m = (p + q) / 2 (Lin, 1991), summed over outcomes. Published code also
-    divides by the number of outcomes, or normalises over the whole matrix: orders of magnitude too small.
+    JS(p, q) = KL(p, m) / 2 + KL(q, m) / 2, m = (p + q) / 2 (Lin, 1991), summed over outcomes; published code that also
+    divides by their number, or normalises over the whole matrix, is orders of magnitude too small.
 
     >>> label_js([[0.0, 900.0]], [[0.0, -900.0]]).round(4)
     array([0.    , 0.6931])
@@ -58,10 +55,10 @@ def label_agreement(logits_a: ArrayLike, logits_b: ArrayLike) -> np.ndarray:
 def klom(phi: ArrayLike, reference_phi: ArrayLike) -> np.ndarray:
     """KL divergence of margins: per image, between histograms of its confidence over unlearned and retrained models.
 
-    Confidences (`membership`) are (S, n) and (R, n), two or more models each; the result is (n,), nats. Equal
-    distributions do not give 0: show that of two halves of the references beside it. Source: Rinberg et al. (2025),
-    data-unlearning benchmark: 20 bins, confidences clipped to +-100, 1e-5 added. Differs: the bins of an image span its
-    own values under both kinds of models; shares sum to 1 after the floor.
+    Confidences are those of `membership`, (S, n) and (R, n), at least two models each, the result (n,), nats; equal
+    distributions do not give 0: read that of two halves of the references beside it. Source: Rinberg et al. (2025),
+    data-unlearning benchmark: 20 bins, clipped to +-100, 1e-5 added. Differs: an image's bins span its own values;
+    shares sum to 1 after the floor.
     """
     both = [np.clip(values, -100.0, 100.0) for values in model_sets(phi, reference_phi)]
     pooled = np.concatenate(both)

@@ -1,7 +1,4 @@
-"""Entropy of the outputs, and whether it gives forgotten data away (the Streisand effect).
-
-Shapes: n images, K labels, C classes. `logits` (n, K) or (n, C), finite; entropies (n,) in nats.
-"""
+"""Entropy of outputs in nats, and whether it gives forgotten data away (Streisand): n images, K labels, C classes."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -69,10 +66,10 @@ def modified_class_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
 def streisand(entropy: ArrayLike, reference_entropy: ArrayLike, *, seed: int, **draws: float) -> dict[str, float]:
     """How far two groups of entropies differ, in either direction: too sure gives data away as much as too unsure.
 
-    The first (n,) are of the data that may stand out, such as the forgotten ones under the unlearned model, the others
-    (m,) of unseen data, or of the same data under Retrain. They are not standardised: that would hide a shift.
-    mean_entropy_gap: mean minus the reference's, nats; ks, ks_p_value: two-sided Kolmogorov-Smirnov test; auc:
-    P(entropy > reference's), ties half, and leak_auc = max(auc, 1 - auc), each with `_low` and `_high`.
+    The first (n,) are of data that may stand out, the others (m,) of unseen data, or of the same under Retrain; to
+    standardise would hide a shift. mean_entropy_gap: mean minus the reference's, nats; ks, ks_p_value: two-sided
+    Kolmogorov-Smirnov test; auc: P(entropy > reference's), ties half; leak_auc = max(auc, 1 - auc); both with `_low`,
+    `_high`.
     """
     groups = checked(entropies=(entropy, "n"), reference_entropies=(reference_entropy, "m"))
     test = ks_2samp(*groups)
@@ -89,9 +86,8 @@ def streisand_table(
 ) -> pd.DataFrame:
     """One row of numbers for each panel (model and group) of the entropy figure.
 
-    Entropies are model -> group -> (n,). Each group is compared with the group "unseen", and with its like of the
-    reference model, unless that is None. Columns: model, group, versus ("unseen" or the reference's name), num_images
-    and those of `streisand`, which takes the draws.
+    Entropies: model -> group -> (n,). A group is compared with the group "unseen" and with its like of the reference,
+    if any. Columns: model, group, versus ("unseen" or the reference), num_images and those of `streisand`.
     """
     if reference is not None:
         require_choice("reference", reference, entropies)

@@ -14,12 +14,11 @@ BIN_WIDTH = 0.5
 
 
 def example_epsilon(unlearned_phi: ArrayLike, retrained_phi: ArrayLike) -> np.ndarray:
-    """Epsilon of each example: the best attack's ln of (1 - delta - one error rate) over the other one.
+    """Epsilon (n,) of each example, 0 = guessing: how well the best attack tells confidences (S, n) from (R, n).
 
     For FPR and FNR of an attack: epsilon = max(ln((1 - delta - FPR) / FNR), ln((1 - delta - FNR) / FPR)), at least 0.
-    Attacks: one threshold, and one interval inside which the narrower distribution is called. An attack with one error
-    rate of exactly 0 is left out (too few models to know), with both 0 the models are told apart: 50. Confidences are
-    (S, n) and (R, n), the result (n,), 0 = guessing. For few models read that of two halves of Retrain's beside it.
+    Attacks: one threshold, and one interval inside which the narrower distribution is called. One with one error rate
+    of exactly 0 is left out (too few models to know), with both 0 it counts 50. Read two halves of Retrain's beside it.
 
     Source: Triantafillou et al. (2024), Are we making progress in unlearning?, section 4 and the challenge's metric.
     Differs: thresholds lie between the observed values and not on a grid of 100 a unit. Intervals have both ends free,

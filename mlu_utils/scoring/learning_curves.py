@@ -1,7 +1,4 @@
-"""How fast forgotten knowledge comes back: numbers from the curves of `mlu_utils.attacks.relearning`.
-
-Shapes: `steps` (T,) rising integers from 0 = before the first step; `values` (T,) a score after that many steps.
-"""
+"""How fast forgotten knowledge comes back: curves of rising integer steps (T,), 0 = before the first, and scores."""
 
 import math
 from collections.abc import Mapping
@@ -20,8 +17,7 @@ TARGET_SHARE = 0.95  # of the original model's score: the usual target
 def steps_to_reach(steps: ArrayLike, values: ArrayLike, target: float) -> tuple[int, bool]:
     """First number of steps after which the score is at least the target, and whether the curve is censored.
 
-    Censored = never reached; the number is then the last step. With an evaluation every m steps the number may be up to
-    m - 1 too large.
+    Censored = never reached: the last step. With an evaluation every m steps the number may be up to m - 1 too large.
 
     >>> steps_to_reach([0, 1, 2, 3], [0.5, 0.6, 0.9, 0.8], 0.85), steps_to_reach([0, 1], [0.5, 0.6], 0.85)
     ((2, False), (1, True))
@@ -38,12 +34,11 @@ def steps_to_reach(steps: ArrayLike, values: ArrayLike, target: float) -> tuple[
 def anamnesis_index(
     steps: int, reference_steps: int, *, is_censored: bool = False, reference_is_censored: bool = False
 ) -> tuple[float, str]:
-    """Steps to relearn over the retrained model's steps, and how to read the ratio.
+    """Steps to relearn over the retrained model's steps: below 1 = residual knowledge; far above 1 may be noticed.
 
-    It is "exact", "at least" (the unlearned model's curve is censored), "at most" (the reference's is) or "unknown"
-    (both are, or both need 0 steps; the ratio is then nan). Below 1 = residual knowledge; far above 1 = forced
-    forgetting that may itself be noticed. Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot Machine
-    Unlearning, equation 6. Differs: theirs takes a censored number of steps for the number of steps.
+    The ratio is "exact", "at least" (the unlearned model's curve is censored), "at most" (the reference's is) or
+    "unknown" (both are, or both need 0 steps: nan). Source: Chundawat, Tarun, Mandal and Kankanhalli (2023), Zero-Shot
+    Machine Unlearning, equation 6. Differs: theirs takes a censored number as it is.
     """
     if steps < 0 or reference_steps < 0:
         raise ValueError(f"steps {steps} and {reference_steps}: expected at least 0")
@@ -58,9 +53,8 @@ def relearning_table(
 ) -> pd.DataFrame:
     """One row a method: steps to relearn, censoring, anamnesis index, and the score averaged over the curve.
 
-    Curves are method -> (steps, values), all over the same images, labels and learning rate. mean_value is the mean
-    over steps, by the trapezoid rule, up to the shortest curve's end, which needs no target; mean_value_gap is it minus
-    the reference's, above 0 = relearns faster.
+    Curves: method -> (steps, values), over the same images, labels and learning rate. mean_value: by the trapezoid
+    rule, up to the shortest curve's end, without a target; mean_value_gap: minus the reference's, above 0 = faster.
     """
     require_choice("reference", reference, curves)
     reached = {name: steps_to_reach(*curve, target) for name, curve in curves.items()}

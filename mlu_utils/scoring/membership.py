@@ -51,10 +51,9 @@ def membership_leak(
 ) -> dict[str, float]:
     """How well scores tell members, bool (n,), from others, with bootstrap intervals; after Carlini et al. (2022).
 
-    auc: below .5 = over-unlearned, the "members" look stranger than the others; best_balanced_accuracy: max over
-    thresholds of (TPR + 1 - FPR) / 2, chosen on these very rows (see `null_on_halves`); tpr_at_fpr_0.01 and _0.001:
-    largest TPR whose FPR is at most that; leak_auc = max(auc, 1 - auc); each with `_low` and `_high`; num_members,
-    num_nonmembers. Minus the loss as scores makes it the loss threshold of Yeom et al. (2018).
+    auc: below .5 = over-unlearned, "members" look stranger; best_balanced_accuracy: max over thresholds of (TPR + 1 -
+    FPR) / 2, on these very rows; tpr_at_fpr_0.01 and _0.001: largest TPR with at most that FPR; leak_auc = max(auc, 1 -
+    auc); all with `_low`, `_high`; num_members, num_nonmembers. Yeom et al. (2018): scores = -loss.
 
     >>> membership_leak([3.0, 2.0, 1.0, 0.0], [True, True, False, False], seed=0)["auc"]
     1.0
@@ -76,8 +75,7 @@ def null_on_halves(
 ) -> dict[str, float]:
     """What `membership_leak` gives where there is nothing to find: random halves of two or more unseen images.
 
-    `MEMBERSHIP_METRICS`: mean over the splits, 95 % of them between `_low` and `_high`. For sets of other sizes the
-    null of all but the AUC is another one.
+    `MEMBERSHIP_METRICS`: mean over splits, 95 % within `_low` and `_high`; for other sizes only the AUC's null holds.
     """
     scores, identity = boot.in_order(*checked(scores=(scores, "n"), identity=(identity, "n", "whole")))
     unit = boot.units(identity, len(scores))
@@ -90,10 +88,9 @@ def null_on_halves(
 def logistic_loss_attack(losses: ArrayLike, is_member: ArrayLike, *, seed: int = 0) -> dict[str, float]:
     """Accuracy of a logistic regression that tells forgotten images (members) from unseen ones by their loss.
 
-    The mean over 10 stratified splits, 10 % to test; forgetting_score = |accuracy - .5|; num_members, num_nonmembers:
-    used, at least ten of each. One threshold misses much: read `membership_leak` beside it. Source: MUFAC / MUCAC
-    protocol (Choi and Na, 2023), after the starting kit of the NeurIPS 2023 challenge. Differs: the larger set is
-    truncated at random to the size of the smaller; the protocol truncates the members only.
+    Mean over 10 stratified splits, 10 % to test; forgetting_score = |accuracy - .5|; num_members, num_nonmembers: used,
+    at least ten of each. One threshold misses much: read `membership_leak` too. Source: MUFAC / MUCAC protocol (Choi
+    and Na, 2023), after the NeurIPS 2023 challenge. Differs: the larger set is cut at random; theirs cuts members only.
     """
     losses, is_member, _ = _labelled(losses, is_member)
     rng = np.random.default_rng(seed)
@@ -120,12 +117,11 @@ def lira(
 ) -> np.ndarray:
     """Likelihood ratio (n,) of each image: its confidence, against those of shadows that learned from it or did not.
 
-    With Gaussians N(mu_in, s_in) and N(mu_out, s_out) for each image and label, "online" is the sum over labels of log
-    N(phi; in) - log N(phi; out); "offline" that of -log P(N(out) > phi), which needs no shadow that learned from the
-    image. A global variance is one a label and not an image and label, better below some 64 shadows.
-
-    U-LiRA (Hayes et al., 2024): the members, bool (S, n), were unlearned again, with the method and values of the
-    attacked model; `never_trained`, bool (S, n), are all others unless told: some may still remember the image.
+    With Gaussians N(mu_in, s_in), N(mu_out, s_out) an image and label, "online" is the sum over labels of log N(phi;
+    in) - log N(phi; out); "offline" that of -log P(N(out) > phi), which needs no shadow that learned from the image. A
+    global variance is one a label, better below some 64 shadows. U-LiRA (Hayes et al., 2024): members, bool (S, n),
+    were unlearned again, as the attacked model was; `never_trained`, bool (S, n), are all others unless told, though
+    some may still remember.
 
     Source: Carlini et al. (2022), Algorithm 1; medians as means as in its code.
     Differs: several labels make a diagonal Gaussian; offline adds up -log P over labels (Fisher's method). The global
@@ -155,14 +151,11 @@ def lira(
 
 
 def lira_leave_pair_out(shadow_phi: ArrayLike, shadow_is_member: ArrayLike, **options: object) -> np.ndarray:
-    """Attack each shadow with all others but the one that learned the other half: scores (S, n); options of `lira`.
-
-    Shadows 2k and 2k + 1 are complementary (`attacks.stacked`). Were only the attacked shadow left out, its own side
-    would have one shadow fewer and noise an AUC of .48 with 16 shadows.
-    """
+    """Attack each shadow with all others but the one that learned the other half: scores (S, n); options of `lira`."""
     phi, is_member = np.asarray(shadow_phi, dtype=np.float64), complementary_pairs(shadow_is_member)
     if len(is_member) < 4:
         raise ValueError(f"{len(is_member)} shadows: an attack on one pair with the others needs at least 4")
+    # Were only the attacked shadow left out, its own side would have one fewer: noise gets an AUC of .48 with 16.
     pair = np.arange(len(phi)) // 2
     others = pair[:, None] != pair  # (S, S)
     return np.stack([lira(own, phi[rest], is_member[rest], **options) for own, rest in zip(phi, others, strict=True)])
@@ -191,9 +184,8 @@ def shuffled_pairs(is_member: ArrayLike, *, seed: int) -> np.ndarray:
 def unit_scores(scores: ArrayLike, unit: ArrayLike) -> np.ndarray:
     """Membership scores of people, (U,) or (S, U), from those of their images, (n,) or (S, n): the mean.
 
-    `unit` is int (n,), the person of each image, 0 .. U - 1, each with at least one. A sum would rank people by the
-    number of their images. Source: Kandpal et al. (2023), User Inference Attacks on Large Language Models. Differs:
-    ratios of `lira`, between models with and without the person; theirs divide by one reference model.
+    `unit`, int (n,), is the person of each image, 0 .. U - 1; a sum would favour many images. Source: Kandpal et al.
+    (2023), User Inference Attacks on Large Language Models. Differs: ratios of `lira`; theirs have one reference model.
     """
     scores = np.asarray(scores, dtype=np.float64)
     _, unit = checked(scores=(np.atleast_2d(scores), "S n"), units=(unit, "n", "whole"))
@@ -207,9 +199,8 @@ def attack_shadows(
 ) -> list[dict]:
     """A strong and a weak attack on shadows: how well each tells the units that a shadow learned from the others.
 
-    A unit is an image or a person, `unit` as in `unit_scores`; `is_member` bool (S, U) says which a shadow learned, in
-    complementary pairs. Intervals draw units. Records have attacker and all of `membership_leak`: "U-LiRA"
-    (`lira_leave_pair_out`, one variance) and "loss threshold" (minus the mean loss).
+    `unit`, see `unit_scores`, are people or images; `is_member`, bool (S, U), has complementary pairs. Units are drawn.
+    Records: attacker and all of `membership_leak`: "U-LiRA" (one variance), "loss threshold" (minus mean loss).
     """
     is_member = complementary_pairs(is_member)
     records = []
@@ -223,10 +214,7 @@ def attack_shadows(
 def null_on_shuffles(
     shadow_phi: ArrayLike, is_member: ArrayLike, unit: ArrayLike, *, seed: int, num_shuffles: int = 100
 ) -> list[dict]:
-    """What `attack_shadows` gives where there is nothing to find: coins decide who learned what (`shuffled_pairs`).
-
-    Records have attacker and what `null_on_halves` has, over the shuffles.
-    """
+    """What `attack_shadows` gives on `shuffled_pairs`: records of attacker and of what `null_on_halves` has."""
     samples: dict[str, list[np.ndarray]] = {}
     for seed_of_one in np.random.SeedSequence(seed).generate_state(num_shuffles):
         shuffled = shuffled_pairs(is_member, seed=int(seed_of_one))
@@ -248,11 +236,10 @@ def rmia(
 ) -> np.ndarray:
     """Share of population images that an image dominates, (n,) in [0, 1]: made for one to four reference models.
 
-    With p = exp(-loss) and p_out(x) its mean over the references that did not learn from x, ratio(x) = p(x) / (((1 + a)
-    p_out(x) + (1 - a)) / 2); score = share of z with ratio(x) / ratio(z) > gamma >= 1. Losses are (n,), (S, n), (m,)
-    and (S, m), at least 0, the mean over labels. The population are images that no model learned from. Choose the
-    offset a in [0, 1] with `rmia_offset`, never on the images under attack. Source: Zarifzadeh, Liu and Shokri (2024),
-    Low-Cost High-Power Membership Inference Attacks.
+    With p = exp(-loss) and p_out(x) its mean over references that did not learn x, ratio(x) = p(x) / (((1 + a) p_out(x)
+    + (1 - a)) / 2); score = share of z with ratio(x) / ratio(z) > gamma >= 1. Losses are (n,), (S, n), (m,) and (S, m),
+    >= 0, means over labels; no model learned the population. Let `rmia_offset` choose a in [0, 1], never the
+    images under attack. Source: Zarifzadeh, Liu and Shokri (2024), Low-Cost High-Power Membership Inference Attacks.
     """
     if not 0 <= offset <= 1 or gamma < 1:
         raise ValueError(f"offset {offset} and gamma {gamma}: expected an offset in [0, 1] and gamma at least 1")

@@ -1,8 +1,4 @@
-"""NoMUS and the membership attack that it is made of, as the identity benchmark MUFAC / MUCAC defines them.
-
-Its parts stand for themselves: the attack's accuracy has a null of its own (`attack_null`), and a model that was never
-trained has a NoMUS above one half.
-"""
+"""NoMUS and its membership attack, as MUFAC / MUCAC define them; a model never trained has a NoMUS above one half."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,12 +13,9 @@ SMALLEST = 10  # images of a side: a tenth of them is set aside to test
 def benchmark_attack(forget_losses: ArrayLike, unseen_losses: ArrayLike, *, seed: int = 42) -> dict[str, float]:
     """Accuracy of a logistic regression that tells images to forget, (n,), from unseen ones, (m,), by their loss.
 
-    Returns:
-        mia_accuracy: mean over ten stratified splits with a tenth to test, in [0, 1]; forgetting_score =
-        |mia_accuracy - .5|, lower = the two look alike; mia_sd over the splits; num_members and num_nonmembers used.
-
-    Raises:
-        ValueError: fewer than ten images on a side, or losses that are not finite.
+    mia_accuracy in [0, 1], mean over ten stratified splits with a tenth to test; mia_sd over the splits;
+    forgetting_score = |mia_accuracy - .5|, lower = the two look alike; num_members and num_nonmembers used, at least
+    ten, else a ValueError.
 
     Source: Choi and Na (2023), Towards Machine Unlearning Benchmarks; public notebooks. Losses to forget are shuffled
     and cut to the number of unseen ones; where they are fewer, nothing is balanced.
@@ -44,10 +37,7 @@ def benchmark_attack(forget_losses: ArrayLike, unseen_losses: ArrayLike, *, seed
 
 
 def attack_null(unseen_losses: ArrayLike, *, num_splits: int = 20, seed: int = 42) -> dict[str, float]:
-    """Mean and standard deviation of `benchmark_attack` between random halves of the unseen images, (m,).
-
-    This is what the attack gives where there is nothing to find: mia_null and mia_null_sd.
-    """
+    """mia_null and mia_null_sd: mean and spread of `benchmark_attack` between random halves of unseen images (m,)."""
     (unseen,) = checked(unseen=(unseen_losses, "m"))
     draw, half = np.random.default_rng(seed), len(unseen) // 2
     orders = [draw.permutation(unseen) for _ in range(num_splits)]

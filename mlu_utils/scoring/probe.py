@@ -1,7 +1,4 @@
-"""Can a label be read out of features? The attackers that are fitted to them: a linear one and a small network.
-
-Shapes: `features` (n, d) finite, `labels` (n,), 1, 0 or nan = unknown, dropped. The caller keeps people apart.
-"""
+"""Can labels (n,), 1, 0 or nan = dropped, be read from features (n, d)? Attackers; the caller keeps people apart."""
 
 import warnings
 from collections.abc import Callable
@@ -30,13 +27,11 @@ def linear_probe(
 ) -> dict[str, float]:
     """How well a logistic regression fitted on one set of features predicts the label on another.
 
-    probe_accuracy, probe_balanced_accuracy and probe_auc in [0, 1]; no information: AUC near .5. A label that
-    correlates with retained ones can be read from Retrain's features too: only what exceeds its value is failed
-    unlearning.
+    probe_accuracy, probe_balanced_accuracy and probe_auc in [0, 1]; no information: AUC near .5. Retained labels that
+    correlate tell the label under Retrain too: only what exceeds its value is failed unlearning.
 
     Source: linear probes on frozen features (Alain and Bengio, 2017): standardised, L2 penalty, classes of equal mass.
-    Differs: C is the best of `INVERSE_PENALTIES` by mean AUC over three inner folds, dealt by the seed. They do not
-    keep people apart, which can only make the attack weaker.
+    Differs: C is the best of `INVERSE_PENALTIES` by mean AUC over three inner folds, which do not keep people apart.
     """
     features_eval, labels_eval = _known_rows(features_eval, labels_eval, "eval", 1)
     logits = attack_logits(features_fit, labels_fit, features_eval, seed=seed)
@@ -48,9 +43,8 @@ def attack_logits(
 ) -> np.ndarray:
     """What an attacker fitted on some rows says about others: (m,) log-odds of label 1, positive = predicts 1.
 
-    At least three labels to fit are known of each class. "linear": see `linear_probe`; "mlp": one hidden layer of 64
-    ReLU units on standardised features, rows of the rarer class repeated until both weigh the same, fixed steps and
-    penalty; a better attacker may exist. Source: Hewitt and Liang (2019), Designing and Interpreting Probes.
+    At least three labels to fit are known of each class. "linear": see `linear_probe`; "mlp": a layer of 64 ReLU units,
+    fixed steps and penalty, classes of equal weight; a better one may exist. Source: Hewitt and Liang (2019).
 
     >>> x = np.linspace(-1, 1, 40)[:, None]
     >>> attack_logits(x, np.abs(x[:, 0]) > 0.5, [[0.0], [1.0]], attacker="mlp", seed=0) > 0

@@ -1,8 +1,7 @@
 """How well labels are predicted: the numbers of the paper's Tables 2 to 5, and whether an inverted label still leaks.
 
-The scores in `SCORES` take logits (n,), finite, and labels (n,), 1, 0 or nan = unknown, which is dropped, and return a
-number in [0, 1]. What breaks this, or lacks a class that the score needs, is refused with a ValueError. A label is
-predicted where its logit is above 0.
+The scores in `SCORES` take finite logits (n,) and labels (n,), 1, 0 or nan = unknown, dropped, and return a number in
+[0, 1], or a ValueError if a class that they need is missing. A label is predicted where its logit is above 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,8 +45,7 @@ def balanced_accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
 def auc(logits: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve: P(logit of a positive > logit of a negative), ties counting one half.
 
-    Source: Hanley and McNeil (1982), from mid-ranks; `sklearn.metrics.roc_auc_score` takes logits that differ by a
-    rounding error for equal.
+    Source: Hanley and McNeil (1982), mid-ranks; sklearn's AUC takes logits that differ by a rounding error for equal.
 
     >>> auc([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1])
     0.875
@@ -81,11 +79,10 @@ def binary_scores(logits: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 def label_scores(logits: ArrayLike, labels: ArrayLike, label_names: Sequence[str], forgotten: ArrayLike) -> list[dict]:
     """Every score of every label, and the means over what was retained and what was forgotten.
 
-    Arrays are logits (n, K), labels (n, K), 1, 0 or nan, and forgotten, bool, (K,) for whole labels or (n, K) for
-    entries. Records {"label", "metric", "value"}: each score over all known entries of a label; where these are
-    forgotten in part, also of either part, as `forgotten_<score>` and `retained_<score>`; at last, as labels "retained"
-    and "forgotten", the means over labels of `MEAN_SCORES` on the entries of that kind. A score that lacks a class is
-    nan and left out of the means.
+    Logits and labels are (n, K), forgotten bool, (K,) for whole labels or (n, K) for entries. Records {"label",
+    "metric", "value"}: each score over all known entries of a label; where these are forgotten in part, also of either
+    part, as `forgotten_<score>` and `retained_<score>`; then, as labels "retained" and "forgotten", the means over
+    labels of `MEAN_SCORES` on such entries. A score that lacks a class is nan and left out of the means.
     """
     request = forgotten, "K" if np.ndim(forgotten) == 1 else "n K", "bool"
     logits, labels, mask = checked(logits=(logits, "n K"), labels=(labels, "n K", "label"), forgotten=request)
@@ -115,10 +112,9 @@ def class_scores(
 ) -> list[dict]:
     """Scores of a single-label classifier: retained and forgotten images, and each class against the rest.
 
-    A class is predicted where its logit exceeds every other; a tie for the first place predicts nothing. Arrays are
-    logits (n, C), labels (n,), integers in [0, C), and forgotten_mask, bool (n,). Records as in `label_scores`: per
-    class recall, false_positive_rate, balanced_accuracy and auc (of its `class_margins`), nan where images of the class
-    or of the rest are missing; "retained" and "forgotten": accuracy, if there are any.
+    A class is predicted where its logit exceeds all others; a tie predicts nothing. Logits are (n, C), labels integers
+    (n,) in [0, C). Records as in `label_scores`: of a class recall, false_positive_rate, balanced_accuracy, auc (of
+    `class_margins`), nan without images of it or of the rest; of "retained" and "forgotten" accuracy, if there are any.
     """
     logits, labels = known_classes(logits, labels)
     mask, _ = checked(forgotten_mask=(forgotten_mask, "n", "bool"), classes=(labels, "n", "whole"))
@@ -149,9 +145,9 @@ def reassign_removed_class(
 ) -> np.ndarray:
     """The labels (n,) of ordered classes, every image of the removed class moved to the nearest class that is left.
 
-    `positions` (C,) say where each class lies, such as the middle of an age group in years, and `values` (n,) where
-    each image lies, by default at its class. Of two classes equally near the lower one. Source: Hossain et al. (2025),
-    section 7.1 (Table 3), "distance-based heuristic" over age groups, without a formula.
+    `positions` (C,) say where a class lies, such as an age group's middle in years, `values` (n,) where an image lies,
+    by default at its class. Of two classes equally near the lower one. Source: Hossain et al. (2025), section 7.1
+    (Table 3), "distance-based heuristic" over age groups, without a formula.
     """
     labels, positions, values = checked(labels=(labels, "n", "whole"), positions=(positions, "C"), values=(values, "n"))
     classes = np.arange(len(positions))

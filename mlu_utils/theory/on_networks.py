@@ -30,8 +30,7 @@ def _require_flat(model: nn.Module, **vectors: torch.Tensor) -> None:
 def neighbouring_table(table: ImageTable, row: int, by: int) -> ImageTable:
     """Return a copy of the table in which one image, with its labels and person, is exchanged for another.
 
-    Rows and splits stay, so that a method with the same seed draws the same rows from both tables. The image that takes
-    its place stays where it is, too: take one that nobody trains on.
+    The same seed draws the same rows from both. The image that takes its place also stays: take one nobody trains on.
     """
     if not (0 <= row < table.num_images and 0 <= by < table.num_images) or row == by:
         raise ValueError(f"can't exchange image {row} for {by}: take two different ones in 0..{table.num_images - 1}")

@@ -150,7 +150,6 @@ def unlearn(
         model: on the device to work on; not changed.
         table: the data, see `ImageTable.from_tensors` for your own.
         request: of a kind that the method takes, for example "label:Smiling", see `ForgetRequest.parse`.
-        seed: of everything random.
         precision: number format, "fp32", "bf16" or "auto".
         head: name of the last Linear layer where it is not `fc`, such as "classifier.1".
         **hyperparameters: of the method, see `METHODS[name].hyperparameters`.

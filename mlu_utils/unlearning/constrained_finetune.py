@@ -29,13 +29,12 @@ def constrained_finetune(
 ) -> list[float]:
     """Train the model in place on the retain loss, clamp modified weights after each step, return the losses before.
 
-    BatchNorm stays in eval mode: its statistics do not move, and the clamp bounds the function that was scored.
+    BatchNorm stays in eval mode: its statistics do not move, and the clamp bounds the function that was scored. Batches
+    of the split come in an order of each round's own.
 
     Args:
-        task: no gradient comes from the entries that it forgets.
         model: in eval mode; where the loss became infinite or nan (NonFiniteLossError) it is as before.
         modified: parameter name -> bool, the weights of W_f that were changed. Others move freely.
-        num_steps, learning_rate, batch_size: of SGD, on images of the split, in an order of each round's own.
         epsilon: half-width of the interval around the value right after modification, >= 0.
 
     Source: Hossain et al. (2025), Algorithm 3, which gives no number of steps.
@@ -70,8 +69,7 @@ def modified_in_rounds(
 ) -> nn.Module:
     """Return a copy after rounds that modify weights and then fine-tune, with all weights modified so far near theirs.
 
-    `modify(model, round)` changes the model in place and returns which weights, bool, flat over all of them; `options`
-    are those of `constrained_finetune`.
+    `modify(model, round)` changes the model in place and returns which weights, bool, flat over all of them.
     """
     unlearned = copy_of(task.model)
     parameters = dict(unlearned.named_parameters())

@@ -79,10 +79,7 @@ def image_statistics(
     has_gradient: bool = True,
     model: nn.Module | None = None,
 ) -> ImageStatistics:
-    """Return curvature, "exact" or "sampled", and gradients of the loss from one forward pass over the rows.
-
-    Without `has_gradient`, `sensitivity` and `mean` are 0 and a backward pass is saved; see `diagonal_hessian`.
-    """
+    """Return curvature ("exact" or "sampled") and gradients (0 without `has_gradient`) from one pass over the rows."""
     model, device = model or task.model, task.device
     generator = torch.Generator().manual_seed(task.seed)
     mask = task.mask.to(device)
@@ -229,13 +226,10 @@ _CHUNK_FLOATS = {"cpu": 2**20, "cuda": 2**26}
 
 
 def _sums_of_squared_products(g: torch.Tensor, x: torch.Tensor, scales: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return sum_n (scale_n g_n x_n^T)^2, elementwise squares, (O, I), for each scale (B,); g (B, O, P), x (B, I, P).
-
-    With few positions P the square of the sum over them is expanded into its P (P + 1) / 2 pairs, each a product of
-    matrices over the batch: no per-image gradient is ever stored.
-    """
+    """Return sum_n (scale_n g_n x_n^T)^2, elementwise, (O, I), for each scale (B,); g is (B, O, P), x (B, I, P)."""
     batch, out, positions = g.shape
     squared_scales = torch.stack(scales).square().to(g.dtype)  # (S, B)
+    # The square of a sum over few positions P is P (P + 1) / 2 pairs, each a product of matrices over the batch.
     if positions <= _MOST_PAIRED_POSITIONS:
         p, q = torch.triu_indices(positions, positions, device=g.device)
         twice = torch.where(p == q, 1.0, 2.0).to(g.dtype)

@@ -20,10 +20,7 @@ _BATCH_SIZE = 64
 
 
 def conv_layers(model: nn.Module) -> dict[str, str | None]:
-    """Return the name of each convolution and of the BatchNorm layer behind it, None without one, in forward order.
-
-    A BatchNorm layer belongs to the convolution registered just before it, if it has as many channels.
-    """
+    """Return, in forward order, each convolution and the BatchNorm layer registered just after it or None, by name."""
     layers: dict[str, str | None] = {}
     last = None
     for name, module in model.named_modules():
@@ -51,11 +48,10 @@ def channel_weights(
 ) -> dict[str, torch.Tensor]:
     """Return layer -> (T, B, C), the mean over positions of the gradient of each target's score by each channel.
 
+    The model runs in eval mode and is left as it is; images are (B, 3, H, W), normalised; targets are columns of
+    logits.
+
     Args:
-        model: left as it is, run in eval mode.
-        images: (B, 3, H, W), normalised.
-        targets: T columns of the logits.
-        layers: convolutions.
         score: "logit", or "probability" of a sigmoid, whose gradient vanishes where the model is certain.
         place: "norm": behind BatchNorm, so that a channel counts with the sign that the network sees; "conv": before
             it, where a negative BatchNorm weight turns the sign round. Without BatchNorm both are the same.
@@ -95,23 +91,16 @@ def essential_channels(weights: torch.Tensor, proportion: float) -> torch.Tensor
 
 
 def node_values(chosen: torch.Tensor, is_forgotten: torch.Tensor) -> torch.Tensor:
-    """Return int (C,): T for each target to forget that chose the channel, less 1 for each other that did.
-
-    Args:
-        chosen: bool (T, C).
-        is_forgotten: bool (T,).
-    """
+    """Return int (C,): T for each target to forget, bool (T,), that chose the channel (T, C), less 1 for each other."""
     return len(chosen) * chosen[is_forgotten].sum(0) - chosen[~is_forgotten].sum(0)
 
 
 def pruned_channels(chosen: torch.Tensor, is_forgotten: torch.Tensor, balance: str = "protected") -> torch.Tensor:
-    """Return bool (C,): which channels go.
+    """Return bool (C,): which channels go, of those chosen, bool (T, C), by targets to forget, bool (T,), or others.
 
-    Args:
-        chosen, is_forgotten: see `node_values`.
-        balance: "protected": what a target to forget chose and none of the others. "value": whose node value is above
-            T - 1, as published: the same for one target to forget, but a channel that two of them share goes even if
-            another needs it. "none": whatever a target to forget chose.
+    "protected": what a target to forget chose and none of the others. "value": whose node value is above T - 1, as
+    published: the same for one target to forget, but a channel that two of them share goes even if another needs it.
+    "none": whatever a target to forget chose.
     """
     if balance == "value":
         return node_values(chosen, is_forgotten) > len(chosen) - 1
@@ -141,8 +130,7 @@ def essential_graph(
 ) -> nn.Module:
     """Return a copy without the channels that are essential for the target to forget and for no other.
 
-    Essential for a target are the channels with the largest `channel_weights`, averaged over training images that have
-    the label or the class.
+    Essential for a target are the channels with the largest `channel_weights`, averaged over its training images.
 
     Args:
         proportion: share of the channels of each layer that is essential for a target, in (0, 1].
@@ -153,9 +141,9 @@ def essential_graph(
 
     Source: Xu et al. (2024), Towards Efficient Target-Level Machine Unlearning Based on Essential Graph; public code.
 
-    Differs: many images instead of one; the logit and the place behind BatchNorm; exact names of layers, where the
-    code matches parts of names; the last convolution is part of the graph; ties are broken by number, where the code
-    chooses the first of them several times over.
+    Differs: many images instead of one; the logit and the place behind BatchNorm; exact names of layers, where the code
+    matches parts of names; the last convolution is part of the graph; ties are broken by number, where the code chooses
+    the first of them several times over.
     """
     if not 0 < proportion <= 1:
         raise ValueError(f"proportion must be in (0, 1], got {proportion}")

@@ -38,11 +38,10 @@ def finetune(
 def last_layers(model: nn.Module, k: int, counting: str = "blocks") -> list[str]:
     """Return the names of the modules with weights that CF-k trains, from the output backwards.
 
-    Counting "blocks", these are the network's last k stages, of a ResNet-18 and k = 3 the head, layer4 and layer3 (Choi
-    and Na); a plain sequence of layers counts one block a convolution, and a network that is but a trunk and a head
-    has the blocks of its trunk. Counting "modules": single Conv2d and Linear modules in the order of registration, of
-    a ResNet-18 and k = 3 the head and both convolutions of the last block (Goel et al.). The BatchNorm layers on the
-    way belong to them.
+    Counting "blocks", these are the last k stages, of a ResNet-18 and k = 3 the head, layer4 and layer3 (Choi and Na);
+    a plain sequence counts one block a convolution, a network of a trunk and a head the blocks of its trunk. Counting
+    "modules": single Conv2d and Linear modules as registered, of a ResNet-18 and k = 3 the head and both convolutions
+    of the last block (Goel et al.). The BatchNorm layers on the way belong to them.
     """
     require_choice("counting", counting, COUNTINGS)
     stages = _stages(model) if counting == "blocks" else []
@@ -90,13 +89,12 @@ def cf_k(
 ) -> nn.Module:
     """Return a copy whose `last_layers` were trained on the retain loss, everything below frozen.
 
-    `freezes_statistics` keeps the running statistics of frozen BatchNorm layers too; False is what the public codes
-    do, where they move although the layer is called frozen. For `is_reinitialised` see `eu_k`.
+    `freezes_statistics` keeps the running statistics of frozen BatchNorm layers too. For `is_reinitialised` see `eu_k`.
 
     Source: Goel et al. (2022), Towards Adversarial Evaluations for Inexact Machine Unlearning; Choi and Na (2023),
     public notebooks: k = 3, counting and the other defaults.
 
-    Differs: running statistics of frozen layers stay by default.
+    Differs: running statistics of frozen layers stay by default; in the public codes they move.
     """
     require_at_least(1, num_epochs=num_epochs)
     unlearned = task.start()

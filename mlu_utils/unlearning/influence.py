@@ -24,12 +24,11 @@ def image_influence(
 ) -> torch.Tensor:
     """Return the influence of each row, float64 (len(rows),): I(x) = - grad l(x')^T (H + damping I)^-1 grad l(x).
 
-    l is the forget loss summed over the image's entries, x' a noisy copy of x, H the Hessian of the mean forget loss
-    over the rows. Large |I|: a small change of the image moves the model's view of the forgotten entries a lot.
+    l is the forget loss summed over the image's entries, x' a noisy copy of x (by the task's seed), H the Hessian of
+    the mean forget loss over the rows, of which some must have an entry to forget. Large |I|: a small change of the
+    image moves the model's view of the forgotten entries a lot.
 
     Args:
-        task: its seed is that of the noise; its model runs in eval mode.
-        rows: images to rate, of which some must have an entry to forget.
         solver: "last_layer": weights of the head only, inverted in closed form; "conjugate_gradient": all weights,
             Gauss-Newton matrix (positive, so that the solver converges), one solve an image: for small networks.
         damping: > 0.
@@ -37,8 +36,8 @@ def image_influence(
 
     Source: Hossain et al. (2025), Algorithm 1; Koh and Liang (2017) for the inverse Hessian.
 
-    Differs: the paper's perturbation, damping and inverse are not given; here Gaussian noise, explicit damping, and
-    the Gauss-Newton matrix or the last layer in place of the full Hessian, which is indefinite.
+    Differs: the paper's perturbation, damping and inverse are not given; here Gaussian noise, explicit damping, and the
+    Gauss-Newton matrix or the last layer in place of the full Hessian, which is indefinite.
     """
     require_choice("solver", solver, SOLVERS)
     require_at_least(0, noise_std=noise_std)

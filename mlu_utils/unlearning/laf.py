@@ -31,7 +31,6 @@ class VAE(nn.Module):
     Args:
         dims: width of the features, first and second hidden layer, and number of latent variables.
         is_bounded: end in a sigmoid, as published, which cannot reach features outside (0, 1).
-        seed: of its weights.
     """
 
     def __init__(self, dims: Sequence[int], *, is_bounded: bool, seed: int) -> None:
@@ -77,15 +76,11 @@ def alignment_loss(
     temperature: float,
     is_summed: bool = True,
 ) -> torch.Tensor:
-    """Return how far features to keep lie from the original's, less how far those to forget do.
+    """Return how far features to keep (|s|, D) lie from the original's, less how far those to forget (|u|, D) do.
 
     sum over s of c_s - |s| log sum over u of exp(c_u / temperature), where c = 1 - cosine with the original's features.
-
-    Args:
-        retain, forget: features (|s|, D) and (|u|, D).
-        of_retain, of_forget: the original's features of the same images.
-        is_summed: as published, where a model that has not changed has the loss -|s| log |u|; False: means instead of
-            sums, whose value is then 0 and which does not grow with the batch.
+    It is `is_summed` as published, where a model that has not changed has the loss -|s| log |u|; else it has means
+    instead of sums, whose value is then 0 and which does not grow with the batch.
     """
     keep, away = (1 - F.cosine_similarity(a, b, eps=1e-12) for a, b in ((retain, of_retain), (forget, of_forget)))
     if is_summed:
@@ -156,8 +151,8 @@ def laf(
 
     Two autoencoders learn the original's features, `h` of all training images and `h_f` of those to forget. Then the
     network is trained so that `h` reconstructs what is kept and `h_f` does not reconstruct what is forgotten, while
-    what is kept stays where the original had it (`alignment_loss`). A pass pairs batches to forget with batches to
-    keep and ends with the shorter side. BatchNorm stays in eval mode, the head stays as it is.
+    what is kept stays where the original had it (`alignment_loss`). A pass pairs batches to forget with batches to keep
+    and ends with the shorter side. BatchNorm stays in eval mode, the head stays as it is.
 
     Args:
         form: "published": a bounded decoder, sums over the batch, and two steps of Adam for each pair. "corrected":
@@ -166,7 +161,6 @@ def laf(
         num_epochs: passes over the pairs.
         extraction_learning_rate, alignment_learning_rate: of Adam; the corrected form uses the first alone.
         temperature: of the features to forget in the alignment loss.
-        num_latent: latent variables of the autoencoders.
         repair_epochs: LAF+R: passes over the images to keep in which the head alone learns their labels.
 
     Source: Shen et al. (2024), Label-Agnostic Forgetting, equations 5 to 9; its public code for MNIST, class removal.

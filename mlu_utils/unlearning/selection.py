@@ -11,10 +11,7 @@ from mlu_utils.unlearning.task import Pair, Task
 
 
 def calibration_rows(task: Task, *, num_forget_images: int, num_retain_images: int, split: str = "train") -> Pair:
-    """Return at most so many rows of the split that the forget loss and the retain loss are measured on.
-
-    The paper says "without the original training data" and yet takes gradients on it; here the split is explicit.
-    """
+    """Return at most so many rows of the split for each loss; the paper claims to need no original training data."""
     require_at_least(1, num_forget_images=num_forget_images, num_retain_images=num_retain_images)
     table, rows = task.table, task.table.rows(split)
 

@@ -14,10 +14,7 @@ REFERENCES = ("auto", "retain", "all")
 
 
 def dampening_factors(forget: torch.Tensor, reference: torch.Tensor, *, alpha: float, dampening: float) -> torch.Tensor:
-    """Return what each weight is multiplied with, in [0, 1], from squared gradients of one shape.
-
-    min(dampening * reference / forget, 1) where forget > alpha * reference, else 1: equations 5 and 6.
-    """
+    """Return min(dampening * reference / forget, 1) where forget > alpha * reference, else 1: equations 5 and 6."""
     selected = forget > alpha * reference
     factor = (dampening * reference / torch.where(selected, forget, 1)).clamp_max(1)
     return torch.where(selected, factor, 1)
@@ -28,18 +25,18 @@ def ssd(
 ) -> nn.Module:
     """Return a copy whose weights that matter to the forgotten entries more than to the reference are dampened.
 
-    For a label forgotten for everyone the reference does not use the label's head row, so that row and its bias
-    become exactly 0, but for the weights of features that are 0 on every image: the logit says nothing.
+    For a label forgotten for everyone the reference does not use the label's head row, so that row and its bias become
+    exactly 0, but for the weights of features that are 0 on every image: the logit says nothing. The task's seed deals
+    the batches over which a gradient is averaged before it is squared.
 
     Args:
-        task: its seed decides which `batch_size` images a gradient is averaged over before it is squared.
         alpha: how far a weight must stand out, > 0.
         dampening: lambda of `dampening_factors`, >= 0.
-        reference: "all": the loss over all training entries, as published; "retain": that over the entries to
-            keep; "auto": retain for label and partial requests, where the images to forget are kept, else all.
+        reference: "all": the loss over all training entries, as published; "retain": that over the entries to keep;
+            "auto": retain for label and partial requests, where the images to forget are kept, else all.
 
-    Source: Foster, Schoepf and Brintrup (2024), Fast Machine Unlearning Without Retraining Through Selective
-    Synaptic Dampening; defaults of its public code for ResNets.
+    Source: Foster, Schoepf and Brintrup (2024), Fast Machine Unlearning Without Retraining Through Selective Synaptic
+    Dampening; defaults of its public code for ResNets.
 
     Differs: the form for labels is ours.
     """

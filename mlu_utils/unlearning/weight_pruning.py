@@ -66,8 +66,7 @@ def prune_weights(
 ) -> torch.Tensor:
     """Return the new weights: 0, w exp(-decay * score / scale), or w - reduced_rate * gradient, by zone.
 
-    The gradient is that of the retain loss, decay is lambda and reduced_rate alpha_r. Scores enter relative to `scale`
-    (tau_h), because their unit is arbitrary; scores above it count as it.
+    The gradient is that of the retain loss, decay is lambda, reduced_rate alpha_r; scores count up to `scale` (tau_h).
     """
     # W_f is a small part of all weights: work on its entries only.
     touched = torch.nonzero(zones != UNTOUCHED).flatten()
