@@ -351,8 +351,7 @@ def score_rows(study: Study, model: nn.Module, *, splits: Iterable[str] = SCORED
     for split in splits:
         scores = utility_rows(study, table.rows(split), predicted[split][0])
         rows += [{"split": split, "unit": "fraction", **row} for row in scores]
-    if has_probe:
-        (label,) = study.forgotten_names
+    for label in study.forgotten_names if has_probe else ():
         # Of a class, the mask says where it is.
         target = table.labels[:, table.label_index(label)] if table.is_multi_label else study.mask[:, 0].float()
         known = [(predicted[split][1].numpy(), target[table.rows(split)].numpy()) for split in PROBE_SPLITS]
@@ -400,21 +399,25 @@ def tidy(
 def headline(study: Study, scores: pd.DataFrame) -> dict[str, float]:
     """Return the five numbers by which a method is judged, on the test split, nan where one has no meaning.
 
-    retained_accuracy; recall, AUC and balanced accuracy of the forgotten entries; the probe's AUC.
+    retained_accuracy; recall, AUC and balanced accuracy of the forgotten entries; the probe's AUC; the last four are
+    means over the labels of a request that names several.
     """
     test = scores[scores.split == "test"].set_index(["label", "metric"]).value
-    name = (*study.forgotten_names, "forgotten")[0]
+    names = study.forgotten_names or ("forgotten",)
     prefix = "forgotten_" if study.forget_request.kind == "partial" else ""
 
     def value(*keys: tuple[str, str]) -> float:
         return next((float(test[key]) for key in keys if key in test.index), float("nan"))
 
+    def mean(metric: str, *others: tuple[str, str], prefix: str = prefix) -> float:
+        return float(np.mean([value((name, prefix + metric), *others) for name in names]))
+
     return {
         "retained_accuracy": value(("retained", "accuracy")),
-        "forget_recall": value((name, f"{prefix}recall"), ("forgotten", "recall"), ("forgotten", "accuracy")),
-        "forget_auc": value((name, f"{prefix}auc"), ("forgotten", "auc")),
-        "forget_balanced_accuracy": value((name, f"{prefix}balanced_accuracy"), ("forgotten", "balanced_accuracy")),
-        "probe_auc": value((name, "probe_auc")),
+        "forget_recall": mean("recall", ("forgotten", "recall"), ("forgotten", "accuracy")),
+        "forget_auc": mean("auc", ("forgotten", "auc")),
+        "forget_balanced_accuracy": mean("balanced_accuracy", ("forgotten", "balanced_accuracy")),
+        "probe_auc": mean("probe_auc", prefix=""),
     }
 
 
@@ -443,8 +446,8 @@ def verify(
 
     Source: Hossain et al. (2025), Algorithm 1, step 7. Differs: see `audit.verify_unlearning`.
     """
-    if study.forget_request.kind != "label":
-        raise ValueError(f"verification reads a forgotten label, {study.request} has none: ask for label:<name>")
+    if study.forget_request.kind != "label" or len(study.forgotten_names) > 1:
+        raise ValueError(f"verification reads one forgotten label, got {study.request}: ask for label:<name>")
     table, column = study.table, study.table.label_index(study.forget_request.name)
     used, shadow, members = (
         rows_with_entries(table, torch.cat([table.rows(s) for s in splits]), study.mask)

@@ -143,10 +143,9 @@ class Study:
 
     @property
     def forgotten_names(self) -> tuple[str, ...]:
-        """Name of the label or class that the request is about, as the table has it; none for people or images."""
-        table, name = self.table, self.forget_request.name
-        index = table.label_index if table.is_multi_label else table.class_index
-        return (table.output_names[index(name)],) if name else ()
+        """Names of the labels, or of the class, that the request is about, as the table has them."""
+        index = self.table.label_index if self.table.is_multi_label else self.table.class_index
+        return tuple(self.table.output_names[index(name)] for name in self.forget_request.names)
 
     def facts(self, plan: bool = True) -> dict[str, Any]:
         """Return name -> value as JSON has it, the recipe's and maybe the plan's among them: what `load` takes back."""

@@ -15,14 +15,15 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.requests import KINDS, ForgetRequest, entry_losses, forget_loss, retain_loss
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="@", exclude_categories=("Cs",)), min_size=1).filter(
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="@,", exclude_categories=("Cs",)), min_size=1).filter(
     lambda name: name == name.strip()
 )
 IDS = st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=5).map(tuple)
 WRITTEN = st.one_of(
     st.builds(ForgetRequest, st.sampled_from(["label", "class"]), NAMES),
     st.builds(ForgetRequest, st.sampled_from(["people", "images"]), st.just(""), IDS),
-    st.builds(ForgetRequest, st.just("partial"), NAMES, IDS),
+    st.builds(ForgetRequest, st.just("label"), st.lists(NAMES, min_size=2, max_size=4, unique=True).map(",".join)),
+    st.builds(ForgetRequest, st.just("partial"), NAMES, IDS, st.booleans()),
 )
 
 
@@ -54,6 +55,10 @@ def test_any_text_is_a_request_or_a_value_error_that_shows_the_forms(text):
         ("", "unknown request kind ''"),
         ("label:", "a label request needs a name"),
         ("class: ", "a class request needs a name"),
+        ("label:Male,", "the labels of label:Male, must be distinct and none empty"),
+        ("label:Male, Male", "the labels of label:Male, Male must be distinct"),
+        ("partial:Male@images:", "a partial request needs at least one number"),
+        ("partial:Male@images:x", "cannot read the numbers of request 'partial:Male@images:x'"),
         ("partial:@1", "a partial request needs a name"),
         ("partial:Male", "a partial request needs at least one number"),
         ("people:", "a people request needs at least one number"),
@@ -77,11 +82,12 @@ def mask_by_hand(request: ForgetRequest, table: ImageTable) -> list[list[bool]]:
             person = int(table.identity[n])
             row.append(
                 {
-                    "label": label == request.name,
+                    "label": label in request.name.split(","),
                     "class": table.class_names != () and table.class_names[int(table.labels[n, 0])] == request.name,
                     "people": person in request.ids,
                     "images": n in request.ids,
-                    "partial": label == request.name and person in request.ids,
+                    "partial": label in request.name.split(",")
+                    and (n if request.is_of_images else person) in request.ids,
                 }[request.kind]
             )
         wanted.append(row)
@@ -97,6 +103,10 @@ MULTI_LABEL = [
     "images:23,1,4",
     "partial:label1@2",
     "partial:label2@5,0",
+    "label:label0,label2",
+    "partial:label1,label0@2,3",
+    "partial:label1@images:0,4",
+    "partial:label1,label2@images:9",
 ]
 SINGLE_LABEL = ["class:0", "class:2", "people:2,4", "images:5,8", "partial:class@1"]
 
@@ -129,6 +139,9 @@ def test_every_kind_is_covered():
         ("people:77", r"request people:77: no images of \[77\]; tiny has people 0..5"),
         ("people:1,9,8", r"no images of \[8, 9\]"),
         ("partial:label0@-1", r"no images of \[-1\]"),
+        ("partial:label0@images:24", "request partial:label0@images:24: images are numbered 0..23"),
+        ("label:label0,label3", "unknown label 'label3'"),
+        ("label:label0,label1,label2", "forgets everything"),
         ("images:24", "request images:24: images are numbered 0..23"),
         ("images:-1", "images are numbered 0..23"),
         (

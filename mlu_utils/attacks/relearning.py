@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import count, islice
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -125,12 +126,13 @@ def relearning_curves(
 
 
 def _scores(logits: torch.Tensor, table: ImageTable, request: ForgetRequest, rows: torch.Tensor) -> dict[str, float]:
-    """Return balanced accuracy and AUC of the label, or of the class against the rest."""
+    """Return balanced accuracy and AUC of the labels, their mean, or of the class against the rest."""
     labels = table.labels[rows.cpu()].numpy()
     if request.kind == "label":
-        column = table.label_index(request.name)
-        values, truth = logits.numpy()[:, column], labels[:, column]
+        columns = [table.label_index(name) for name in request.names]
+        sides = [(logits.numpy()[:, column], labels[:, column]) for column in columns]
     else:
         wanted = table.class_index(request.name)
-        values, truth = class_margins(logits.numpy())[:, wanted], (labels[:, 0] == wanted).astype(float)
-    return {"balanced_accuracy": balanced_accuracy(values, truth), "auc": auc(values, truth)}
+        sides = [(class_margins(logits.numpy())[:, wanted], (labels[:, 0] == wanted).astype(float))]
+    scores = {"balanced_accuracy": balanced_accuracy, "auc": auc}
+    return {name: float(np.mean([score(*side) for side in sides])) for name, score in scores.items()}

@@ -22,7 +22,8 @@ def head_reset(task: Task) -> nn.Module:
         raise ValueError(f"head_reset has no form for {kind} requests: a label or class has a row of the head")
     unlearned, table = copy_of(task.model), task.table
     layer = head(unlearned)
-    row = table.label_index(task.request.name) if table.is_multi_label else table.class_index(task.request.name)
-    layer.weight[row] = 0
-    layer.bias[row] = 0 if table.is_multi_label else NEVER
+    index = table.label_index if table.is_multi_label else table.class_index
+    rows = [index(name) for name in task.request.names]
+    layer.weight[rows] = 0
+    layer.bias[rows] = 0 if table.is_multi_label else NEVER
     return unlearned

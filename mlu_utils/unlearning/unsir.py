@@ -17,14 +17,15 @@ FORMS = ("auto", "bank", "instance")
 def noise_labels(task: Task) -> torch.Tensor:
     """Return one row of labels per noise bank: the values whose loss the noise maximises, nan elsewhere.
 
-    A class has one bank, (1, 1). A label has two, absent and present, (2, K): noise for one of them alone would bend
+    A class has one bank, (1, 1). Each label has two, absent and present, (2, K): noise for one of them alone would bend
     the label's output to a constant, which looks like forgetting to an accuracy and not to an AUC.
     """
-    table, name = task.table, task.request.name
+    table, names = task.table, task.request.names
     if not table.is_multi_label:
-        return torch.tensor([[table.class_index(name)]])
-    labels = torch.full((2, table.num_labels), torch.nan)
-    labels[:, table.label_index(name)] = torch.tensor([0.0, 1.0])
+        return torch.tensor([[table.class_index(names[0])]])
+    labels = torch.full((2 * len(names), table.num_labels), torch.nan)
+    for number, name in enumerate(names):
+        labels[2 * number : 2 * number + 2, table.label_index(name)] = torch.tensor([0.0, 1.0])
     return labels
 
 
