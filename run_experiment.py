@@ -98,7 +98,8 @@ def run(options: argparse.Namespace) -> Iterator[dict]:
     )
 
     def test_scores(model, method: str) -> dict[str, float]:
-        return experiments.headline(study, experiments.score_rows(study, model, method=method, splits=("test",)))
+        found = experiments.headline(study, experiments.score_rows(study, model, method=method, splits=("test",)))
+        return found | (experiments.benchmark_scores(study, model) if kind in ("people", "images") else {})
 
     scores = {"original": test_scores(original.model, "Original"), "retrain": test_scores(retrained.model, "Retrain")}
     for name in names:
