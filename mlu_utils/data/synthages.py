@@ -17,27 +17,45 @@ ADULT, OLD = 20, 60  # years between which a face turns from young to old
 LOOKS_STD = 2.0  # years by which a face looks older or younger than it is
 
 
-def load(*, num_images: int = 2000, size: int = 48, seed: int = 42, device: str | torch.device = "cpu") -> ImageTable:
+def load(
+    *,
+    num_images: int = 2000,
+    num_people: int | None = None,
+    size: int = 48,
+    seed: int = 42,
+    device: str | torch.device = "cpu",
+) -> ImageTable:
     """Return faces with one column, the age group, all groups equally often, split 65/25/10.
 
-    At least 50 images, of `size` pixels a side, 16 to 1024; the seed is of everything drawn, the device paints.
+    Args:
+        num_images: at least 50.
+        num_people: how many people the images show at several ages, image n person n mod `num_people`, and then split by
+            person, as in MUFAC; default: everybody once, and nobody known.
+        size: height and width in pixels, 16 to 1024.
+        seed: of everything drawn.
+        device: where to paint.
     """
     if num_images < 50:
         raise ValueError(f"num_images must be at least 50, ten of each age group, got {num_images}")
+    if num_people is not None and not 30 <= num_people <= num_images:
+        raise ValueError(f"num_people must be in 30..{num_images}, every split has people of its own, got {num_people}")
+    who = torch.arange(num_images) if num_people is None else torch.arange(num_images) % num_people
     generator = torch.Generator().manual_seed((seed + 2**33) % 2**63)
     classes = torch.arange(num_images) % len(AGE_GROUPS)
     first, last = (torch.tensor(side, dtype=torch.float32)[classes] for side in zip(*AGE_GROUPS, strict=True))
     years = first + (last - first) * torch.rand(num_images, generator=generator)
     looks = (years + LOOKS_STD * torch.randn(num_images, generator=generator)).clamp(0, OLD)
-    factors = draw_factors(num_images, num_images, generator)
-    attributes = aged(sample_attributes(num_images, seed=seed), looks)
+    of_people, of_images = draw_factors(num_people or num_images, num_images, generator)
+    attributes = aged(sample_attributes(num_people or num_images, seed=seed)[who], looks)
+    known = None if num_people is None else who
+    people = "" if num_people is None else f"{num_people=}, "
     return ImageTable(
-        images=draw_faces(attributes, *factors, size=size, device=device).cpu(),
+        images=draw_faces(attributes, of_people[who], of_images, size=size, device=device).cpu(),
         labels=classes[:, None],
         label_names=("age_group",),
-        identity=torch.full((num_images,), -1),
-        split=stratified_split(classes[:, None], seed=SPLIT_SEED),
-        source=f"synthages({num_images=}, {size=}, {seed=}, device={torch.device(device).type!r})",
+        identity=torch.full((num_images,), -1) if known is None else known,
+        split=stratified_split(classes[:, None], seed=SPLIT_SEED, identity=known),
+        source=f"synthages({num_images=}, {people}{size=}, {seed=}, device={torch.device(device).type!r})",
         class_names=CLASS_NAMES,
         class_positions=CLASS_POSITIONS,
     )
