@@ -231,3 +231,15 @@ def test_the_real_lists_give_every_count_of_the_benchmark():
         assert lists.labels[chosen][:, columns].mean(0).tolist() == pytest.approx(shares, abs=5e-4), name
     split = celebahq.split_of(lists.identity)
     assert torch.equal(split.long().bincount(), torch.tensor([25_933, 0, 2_065, 2_002]))
+
+
+def test_synthages_with_people_shows_each_at_every_age():
+    table = data.load("synthages", num_images=300, num_people=40, size=16)
+    assert len(table.identity.unique()) == 40 and "num_people=40" in table.source
+    for person in (0, 17, 39):
+        own = table.labels[table.identity == person, 0]
+        assert own.unique().tolist() == [0, 1, 2, 3, 4]
+    people = [set(table.identity[table.rows(name)].tolist()) for name in ("train", "validation", "test")]
+    assert sum(map(len, people)) == 40  # nobody is in two splits
+    with pytest.raises(ValueError, match="num_people must be in 30..300"):
+        data.load("synthages", num_images=300, num_people=5)

@@ -29,7 +29,7 @@ def load(
 
     Args:
         num_images: at least 50.
-        num_people: how many people the images show at several ages, image n person n mod `num_people`, and then split by
+        num_people: how many people the images show, five in a row the same person at the five ages, and then split by
             person, as in MUFAC; default: everybody once, and nobody known.
         size: height and width in pixels, 16 to 1024.
         seed: of everything drawn.
@@ -39,7 +39,8 @@ def load(
         raise ValueError(f"num_images must be at least 50, ten of each age group, got {num_images}")
     if num_people is not None and not 30 <= num_people <= num_images:
         raise ValueError(f"num_people must be in 30..{num_images}, every split has people of its own, got {num_people}")
-    who = torch.arange(num_images) if num_people is None else torch.arange(num_images) % num_people
+    who = torch.arange(num_images)
+    who = who if num_people is None else who // len(AGE_GROUPS) % num_people
     generator = torch.Generator().manual_seed((seed + 2**33) % 2**63)
     classes = torch.arange(num_images) % len(AGE_GROUPS)
     first, last = (torch.tensor(side, dtype=torch.float32)[classes] for side in zip(*AGE_GROUPS, strict=True))
