@@ -31,7 +31,7 @@ reproduce: $(STAMP) ## run the quick profile, print the claims beside the printe
 	@$(BIN)/python workflow/run.py claims --profile $(PROFILE)
 
 test: $(STAMP) ## unit tests, then every notebook in the smoke profile
-	@$(BIN)/python -m pytest tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --maxprocesses 4 --dist loadfile
 	@$(BIN)/python workflow/run.py prepare --profile smoke --fresh
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest build/smoke_notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 		--nbval-kernel-startup-timeout=180 -p no:cacheprovider

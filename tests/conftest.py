@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,17 @@ from mlu_utils.data.table import ImageTable
 from mlu_utils.unlearning.task import Task
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow"))
+
+
+def golden(name: str) -> tuple[dict, dict]:
+    """Inputs and outputs of one file of `tests/golden`, which holds what the authors' own code gave."""
+    content = json.loads((Path(__file__).parent / "golden" / f"{name}.json").read_text())
+    return content["inputs"], content["outputs"]
+
+
+def doubles(values: object) -> torch.Tensor:
+    """Stored numbers as a float64 tensor."""
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def tiny_table(*, num_images: int = 24, num_labels: int = 3, size: int = 8, seed: int = 0) -> ImageTable:

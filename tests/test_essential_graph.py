@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from conftest import tiny_model, tiny_table
+from conftest import doubles, golden, tiny_model, tiny_table
 from torch import nn
 from torchvision.models import resnet18
 
@@ -24,12 +21,7 @@ from mlu_utils.unlearning.essential_graph import (
 )
 from mlu_utils.unlearning.task import Task
 
-GOLDEN = Path(__file__).parent / "golden"
 BALANCE = {"balance": "protected", "none": "none", "multi": "value", "single": "protected"}
-
-
-def tensor(values) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 class Stored(nn.Module):
@@ -44,7 +36,7 @@ class Stored(nn.Module):
             self.add_module(norm, nn.BatchNorm2d(c_out))
             width = c_out
         self.linear1, self.linear2 = nn.Linear(width, 5), nn.Linear(5, len(inputs["targets"]))
-        state = {name: tensor(values) for name, values in inputs["weights"].items()}
+        state = {name: doubles(values) for name, values in inputs["weights"].items()}
         self.double().eval().load_state_dict(state, strict=False)
         assert {n for n in self.state_dict() if "num_batches" not in n} == set(state)
 
@@ -55,16 +47,15 @@ class Stored(nn.Module):
 
 
 def load(name: str) -> tuple[dict, dict, Stored, list[str]]:
-    content = json.loads((GOLDEN / f"{name}.json").read_text())
-    inputs = content["inputs"]
+    inputs, outputs = golden(name)
     # All files but the last convolution belong to the published graph: the five in front of it.
-    return inputs, content["outputs"], Stored(inputs), inputs["conv_names"][-6:-1]
+    return inputs, outputs, Stored(inputs), inputs["conv_names"][-6:-1]
 
 
 def weights_of(model: Stored, inputs: dict, layers: list[str]) -> dict[str, torch.Tensor]:
     """Layer -> (T, C), as published: one image a target, probability, before BatchNorm."""
     of_targets = [
-        channel_weights(model, tensor([image]), [target], layers, score="probability", place="conv")
+        channel_weights(model, doubles([image]), [target], layers, score="probability", place="conv")
         for target, image in enumerate(inputs["images"])
     ]
     return {name: torch.cat([of[name][:, 0] for of in of_targets]) for name in layers}
@@ -79,11 +70,11 @@ def forgotten(inputs: dict, case: dict) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["", "_dead_channels", "_substring", "_bn_name"])
 def test_probabilities_and_channel_weights_are_the_published_ones(name):
     inputs, outputs, model, layers = load(f"essential_graph{name}")
-    images = tensor(inputs["images"])
-    torch.testing.assert_close(model(images).sigmoid(), tensor(outputs["probabilities_before"]), rtol=0, atol=1e-9)
+    images = doubles(inputs["images"])
+    torch.testing.assert_close(model(images).sigmoid(), doubles(outputs["probabilities_before"]), rtol=0, atol=1e-9)
     found = weights_of(model, inputs, layers)
     for layer in layers:
-        expected = tensor([outputs["channel_weights"][layer][target] for target in inputs["targets"]])
+        expected = doubles([outputs["channel_weights"][layer][target] for target in inputs["targets"]])
         torch.testing.assert_close(found[layer], expected, rtol=0, atol=1e-9)
 
 
@@ -112,8 +103,8 @@ def test_graphs_and_pruned_models_are_the_published_ones(number):
     prune(model, goes)
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     assert sorted(changed) == sorted(expected["changed_tensors"])
-    after = model(tensor(inputs["images"])).sigmoid()
-    torch.testing.assert_close(after, tensor(expected["probabilities_after"]), rtol=0, atol=1e-9)
+    after = model(doubles(inputs["images"])).sigmoid()
+    torch.testing.assert_close(after, doubles(expected["probabilities_after"]), rtol=0, atol=1e-9)
 
 
 def test_with_balance_a_channel_that_another_target_needs_stays():
@@ -181,11 +172,11 @@ def test_the_norm_of_a_convolution_is_pruned_whatever_it_is_called():
     seen = {}
     for conv, norm in model.rows:
         model.get_submodule(norm).register_forward_hook(lambda _m, _i, out, conv=conv: seen.update({conv: out}))
-    model(tensor(inputs["images"]))
+    model(doubles(inputs["images"]))
     for conv, of in goes.items():
         assert (seen[conv][:, of] == 0).all()
-    after = model(tensor(inputs["images"])).sigmoid()
-    assert (after - tensor(expected["probabilities_after"])).abs().max() > 1e-6
+    after = model(doubles(inputs["images"])).sigmoid()
+    assert (after - doubles(expected["probabilities_after"])).abs().max() > 1e-6
 
 
 def test_the_last_convolutions_without_projections_are_the_graph():

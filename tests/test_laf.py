@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_classes, tiny_model
+from conftest import doubles, golden, tiny_classes, tiny_model
 from torch import nn
 
 from mlu_utils.data import scenarios
@@ -17,7 +14,6 @@ from mlu_utils.unlearning import laf as module
 from mlu_utils.unlearning.laf import VAE, Extraction, alignment_loss, fit_vae, laf, saturated, train_in_turns, vae_loss
 from mlu_utils.unlearning.task import Task
 
-GOLDEN = Path(__file__).parent / "golden"
 NAMES = {
     "encoder.linear1": "encoder.0",
     "encoder.linear2": "encoder.2",
@@ -29,17 +25,8 @@ NAMES = {
 }
 
 
-def golden(name: str) -> tuple[dict, dict]:
-    content = json.loads((GOLDEN / f"{name}.json").read_text())
-    return content["inputs"], content["outputs"]
-
-
-def tensor(values) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
 def renamed(weights: dict) -> dict[str, torch.Tensor]:
-    return {f"{NAMES[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": tensor(v) for k, v in weights.items()}
+    return {f"{NAMES[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": doubles(v) for k, v in weights.items()}
 
 
 def vae_of(dims: list[int], weights: dict) -> VAE:
@@ -49,13 +36,13 @@ def vae_of(dims: list[int], weights: dict) -> VAE:
 
 
 def assert_close(found, expected, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(torch.as_tensor(found, dtype=torch.float64), tensor(expected), rtol=0, atol=tolerance)
+    torch.testing.assert_close(torch.as_tensor(found, dtype=torch.float64), doubles(expected), rtol=0, atol=tolerance)
 
 
 def test_vae_gives_the_published_values():
     inputs, outputs = golden("laf_vae")
     vae = vae_of(inputs["dims"], inputs["weights"])
-    features, noise = tensor(inputs["embeddings"]).requires_grad_(), tensor(inputs["noise"])
+    features, noise = doubles(inputs["embeddings"]).requires_grad_(), doubles(inputs["noise"])
     made, mu, sigma = vae(features, noise)
     for found, name in ((made, "reconstruction"), (mu, "mu"), (sigma, "sigma"), (mu + sigma * noise, "z")):
         assert_close(found.detach(), outputs[name])
@@ -72,11 +59,11 @@ def test_vae_gives_the_published_values():
 def test_vae_learns_as_published(monkeypatch):
     inputs, outputs = golden("laf_vae")
     vae = vae_of(inputs["dims"], inputs["weights"])
-    noise = iter(map(tensor, inputs["train_noise"]))
+    noise = iter(map(doubles, inputs["train_noise"]))
     losses = []
     monkeypatch.setattr(module, "descend", lambda *a, **k: losses.extend(descend(*a, **k)))
     monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.arange(n))  # batches were stored in order
-    fit_vae(vae, tensor(inputs["embeddings"]), lambda _: next(noise), batch_size=4, seed=0)
+    fit_vae(vae, doubles(inputs["embeddings"]), lambda _: next(noise), batch_size=4, seed=0)
     assert_close(losses, outputs["vae_train_losses"])
     for name, expected in renamed(outputs["vae_train_weights"]).items():
         assert_close(vae.get_parameter(name).detach(), expected.tolist())
@@ -87,8 +74,8 @@ def test_losses_are_the_published_ones(case):
     inputs, outputs = golden("laf_losses")
     given, expected = inputs["cases"][case], outputs[case]
     h, h_f = (vae_of(inputs["dims"], inputs[name]) for name in ("h", "h_f"))
-    retain, forget = (tensor(given[name]).requires_grad_() for name in ("e_retain", "e_forget"))
-    noises = [tensor(given["noise_h"]), tensor(given["noise_h_f"])]
+    retain, forget = (doubles(given[name]).requires_grad_() for name in ("e_retain", "e_forget"))
+    noises = [doubles(given["noise_h"]), doubles(given["noise_h_f"])]
     assert_close(saturated(h.errors(retain, noises[0])).sum().detach(), expected["retain_term"])
     assert_close(saturated(h_f.errors(forget, noises[1])).sum().detach(), expected["forget_term"])
     drawn = iter(noises)
@@ -97,7 +84,7 @@ def test_losses_are_the_published_ones(case):
     gradients = torch.autograd.grad(loss, [retain, forget])
     assert_close(gradients[0], expected["grad_L_UE_retain"])
     assert_close(gradients[1], expected["grad_L_UE_forget"])
-    teachers = tensor(given["teacher_retain"]), tensor(given["teacher_forget"])
+    teachers = doubles(given["teacher_retain"]), doubles(given["teacher_forget"])
     for of_tau in expected["L_RA"]:
         loss = alignment_loss(retain, forget, *teachers, temperature=of_tau["tau"])
         assert_close(loss.detach(), of_tau["value"])
@@ -126,14 +113,14 @@ def test_steps_are_the_published_ones():
     model = Two().double()
 
     def state(of: dict) -> dict[str, torch.Tensor]:
-        return {name.replace("fc1", "trunk").replace("fc2", "fc"): tensor(values) for name, values in of.items()}
+        return {name.replace("fc1", "trunk").replace("fc2", "fc"): doubles(values) for name, values in of.items()}
 
     model.load_state_dict(state(inputs["model"]))
-    retain, forget = ([tensor(x) for x, _ in inputs[f"{side}_batches"]] for side in ("retain", "forget"))
+    retain, forget = ([doubles(x) for x, _ in inputs[f"{side}_batches"]] for side in ("retain", "forget"))
     pairs = [pair for _ in range(inputs["epochs"]) for pair in zip(retain, forget, strict=False)]
     teacher = Two().double()
     teacher.load_state_dict(model.state_dict())
-    noise = iter(map(tensor, inputs["noise_in_order"]))
+    noise = iter(map(doubles, inputs["noise_in_order"]))
     h, h_f = (vae_of(inputs["dims"], inputs[name]).requires_grad_(False) for name in ("h", "h_f"))
     seen = []
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import golden
 
 from mlu_utils import paths
 from mlu_utils.scoring.nomus import attack_null, benchmark_attack, nomus
 
-CONTENT = json.loads((Path(__file__).parent / "golden" / "mufac_mia_nomus.json").read_text())
-CASES = list(zip(CONTENT["inputs"]["cases"], CONTENT["outputs"]["mia"], strict=True))
+INPUTS, OUTPUTS = golden("mufac_mia_nomus")
+CASES = list(zip(INPUTS["cases"], OUTPUTS["mia"], strict=True))
 PRINTED = pd.read_csv(paths.REFERENCE / "benchmark_mufac_mucac.csv")
 
 
@@ -28,7 +26,7 @@ def test_attack_is_the_notebooks(given, expected):
 
 
 def test_score_is_the_notebooks():
-    parts, expected = CONTENT["inputs"]["score_parts"], CONTENT["outputs"]["nomus"]
+    parts, expected = INPUTS["score_parts"], OUTPUTS["nomus"]
     assert [nomus(part["acc"], part["mia"]) for part in parts] == pytest.approx(expected, abs=1e-12)
 
 

@@ -116,6 +116,15 @@ def test_configurations_repeat_and_start_with_the_default():
         next(tune.configurations("HeadReset", 2))
 
 
+def test_a_later_method_draws_points_of_its_own_and_moves_nobody_elses(monkeypatch):
+    before = list(tune.configurations("SSD", 12))
+    monkeypatch.setattr(tune, "METHODS", {"Yours": METHODS["SSD"], **METHODS})
+    monkeypatch.setitem(tune.SPACES, "Yours", tune.SPACES["SSD"])
+    own = list(tune.configurations("Yours", 12))
+    assert own == list(tune.configurations("Yours", 12)) and own[1:] != before[1:]
+    assert list(tune.configurations("SSD", 12)) == before
+
+
 def test_spaces_name_hyperparameters_of_their_methods(monkeypatch):
     for method, space in tune.SPACES.items():
         assert set(space) <= set(METHODS[method].hyperparameters), method

@@ -11,6 +11,7 @@ import json
 import math
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,7 +36,8 @@ from mlu_utils.unlearning import METHODS
 
 # Method -> hyperparameter -> what to choose from.
 SPACES: dict[str, dict[str, list | dict]] = yaml.safe_load((experiments.TUNING_FOLDER / "spaces.yaml").read_text())
-# A method draws its points under its number here, so that a new one, at the end, leaves the others' trials alone.
+# Under which number a method draws its points: its place here, so that the trials on disk stay what they are; a later
+# method needs no place, it draws under a number of its name.
 SEED_NUMBERS = (
     *("AdvNegGrad", "CF-k", "EU-k", "FT", "HeadReset", "NegGrad", "Retrain", "SCRUB", "SSD", "SalUn", "UNSIR", "WF"),
     *("WP", "EssentialGraph", "LAF"),
@@ -88,7 +90,8 @@ def configurations(method: str, num_trials: int, *, seed: int = 0) -> Iterator[d
     require_choice("method with something to search", method, SPACES)
     for name in SPACES[method]:
         require_choice(f"hyperparameter of {method} in spaces.yaml", name, METHODS[method].hyperparameters)
-    generator = np.random.default_rng([seed, SEED_NUMBERS.index(method)])
+    number = SEED_NUMBERS.index(method) if method in SEED_NUMBERS else zlib.crc32(method.encode())
+    generator = np.random.default_rng([seed, number])
     yield {}
     for _ in range(num_trials - 1):
         point = {}

@@ -56,8 +56,8 @@ def module_of(name: str) -> str:
 
 
 def _source(name: str) -> EntryPoint:
-    if name in _OURS or name in (known := _known()):
-        return _OURS.get(name) or known[name]
+    if name in (known := _known()):
+        return known[name]
     if Path(name).is_dir():
         return EntryPoint(name, FOLDER, ENTRY_POINTS)
     raise ValueError(

@@ -11,12 +11,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 
 from mlu_utils.naming import require_choice
 from mlu_utils.scoring import bootstrap as boot
 from mlu_utils.scoring.arrays import checked, known_classes
+from mlu_utils.scoring.nomus import SMALLEST, split_accuracies
 from mlu_utils.scoring.utility import class_margins
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
@@ -96,11 +95,10 @@ def logistic_loss_attack(losses: ArrayLike, is_member: ArrayLike, *, seed: int =
     rng = np.random.default_rng(seed)
     sides = [losses[is_member], losses[~is_member]]
     size = min(map(len, sides))
-    if size < 10:
+    if size < SMALLEST:
         raise ValueError(f"{len(sides[0])} members and {len(sides[1])} others: 10 % to test need ten of each")
     chosen = np.concatenate([np.sort(rng.permutation(side)[:size]) for side in sides])
-    splits = StratifiedShuffleSplit(n_splits=10, random_state=seed)
-    accuracies = cross_val_score(LogisticRegression(), chosen[:, None], np.arange(2 * size) < size, cv=splits)
+    accuracies = split_accuracies(chosen, np.arange(2 * size) < size, seed=seed)
     accuracy = float(accuracies.mean())
     spread = {"forgetting_score": abs(accuracy - 0.5), "accuracy_sd": float(accuracies.std())}
     return {"accuracy": accuracy, **spread, "num_members": size, "num_nonmembers": size}

@@ -10,6 +10,12 @@ from mlu_utils.scoring.arrays import checked
 SMALLEST = 10  # images of a side: a tenth of them is set aside to test
 
 
+def split_accuracies(losses: np.ndarray, is_member: np.ndarray, *, seed: int) -> np.ndarray:
+    """Accuracy of a logistic regression of membership on losses, (n,), in ten stratified splits, a tenth to test."""
+    splits = StratifiedShuffleSplit(n_splits=10, random_state=seed)
+    return cross_val_score(LogisticRegression(), losses[:, None], is_member, cv=splits)
+
+
 def benchmark_attack(forget_losses: ArrayLike, unseen_losses: ArrayLike, *, seed: int = 42) -> dict[str, float]:
     """Accuracy of a logistic regression that tells images to forget, (n,), from unseen ones, (m,), by their loss.
 
@@ -29,8 +35,7 @@ def benchmark_attack(forget_losses: ArrayLike, unseen_losses: ArrayLike, *, seed
         sizes = f"{len(forget)} losses to forget and {len(unseen)} unseen"
         raise ValueError(f"{sizes}: the attack needs {SMALLEST} of each")
     is_member = np.arange(len(unseen) + len(forget)) >= len(unseen)
-    splits = StratifiedShuffleSplit(n_splits=10, random_state=0)
-    found = cross_val_score(LogisticRegression(), np.concatenate([unseen, forget])[:, None], is_member, cv=splits)
+    found = split_accuracies(np.concatenate([unseen, forget]), is_member, seed=0)
     accuracy = float(found.mean())
     scores = {"mia_accuracy": accuracy, "forgetting_score": abs(accuracy - 0.5), "mia_sd": float(found.std())}
     return scores | {"num_members": len(forget), "num_nonmembers": len(unseen)}
