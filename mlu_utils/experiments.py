@@ -22,11 +22,11 @@ from mlu_utils.devices import environment_record
 from mlu_utils.digests import code_digest
 from mlu_utils.models import build_model
 from mlu_utils.naming import require_choice
-from mlu_utils.requests import entry_losses
+from mlu_utils.requests import image_losses
 from mlu_utils.results.scores import NOT_UNLEARNED, SCORE_COLUMNS, method_display, read_scores
 from mlu_utils.scoring import audit, membership
 from mlu_utils.scoring.arrays import refuse_shared
-from mlu_utils.scoring.nomus import attack_null, benchmark_attack, nomus
+from mlu_utils.scoring.nomus import SMALLEST, attack_null, benchmark_attack, matched_rows, nomus
 from mlu_utils.scoring.probe import linear_probe
 from mlu_utils.scoring.utility import class_scores, label_scores, reassign_removed_class
 from mlu_utils.studies import Study
@@ -423,45 +423,46 @@ def headline(study: Study, scores: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def benchmark_scores(study: Study, model: nn.Module) -> dict[str, float]:
+def benchmark_scores(study: Study, model: nn.Module, *, num_null_splits: int = 20) -> dict[str, float]:
     """Return what the identity benchmark asks of a model that was told to forget people or images.
 
     test_accuracy over the known labels of the test split, and majority_accuracy, what the commoner value of each label
-    in training scores there; top2_accuracy of classes; mia_accuracy between training images to forget and images that
-    nobody trained on (the unseen split, else the test split), mia_null between halves of the latter; and nomus.
+    in training scores there; top2_accuracy of classes; mia_accuracy of the attack by loss between training images to
+    forget and images that nobody trained on (the unseen split, else the test split, without images that the request
+    covers); mia_matched, the same with equal labels on both sides; mia_null, between halves of the unseen; and nomus.
+    Attacks on fewer than ten images of a side are nan.
 
-    Source: Choi and Na (2023), see `scoring.nomus`. Differs: the null and the majority stand beside the scores.
+    Source: Choi and Na (2023), see `scoring.nomus`. Differs: majority, matched attack and null stand beside the scores.
     """
-    table = study.table
+    table, labels = study.table, study.table.labels
     train, test, unseen = (table.rows(split) for split in ("train", "test", "unseen"))
-    unseen = unseen if len(unseen) else test
     forget = rows_with_entries(table, train, ~study.mask)
-    losses = [image_losses(study, model, rows) for rows in (forget, unseen)]
-    logits, labels = predict_logits(model, table, test, precision=study.number_format), table.labels
-    scores = {}
+    unseen = rows_with_entries(table, unseen if len(unseen) else test, study.mask)
+
+    def logits(rows: torch.Tensor) -> torch.Tensor:
+        return predict_logits(model, table, rows, precision=study.number_format)
+
+    scores, predicted = {}, logits(test)
     if table.is_multi_label:
         known = ~labels[test].isnan()
-        accuracy = ((logits > 0) == (labels[test] > 0))[known].float().mean()
+        accuracy = ((predicted > 0) == (labels[test] > 0))[known].float().mean()
         majority = ((labels[train].nanmean(0) > 0.5) == (labels[test] > 0))[known].float().mean()
     else:
-        accuracy = (logits.argmax(1) == labels[test, 0]).float().mean()
+        accuracy = (predicted.argmax(1) == labels[test, 0]).float().mean()
         majority = (labels[test, 0] == labels[train, 0].bincount().argmax()).float().mean()
-        scores["top2_accuracy"] = float((logits.topk(2, 1).indices == labels[test]).any(1).float().mean())
+        scores["top2_accuracy"] = float((predicted.topk(2, 1).indices == labels[test]).any(1).float().mean())
     scores |= {"test_accuracy": float(accuracy), "majority_accuracy": float(majority)}
-    attack = benchmark_attack(*losses)["mia_accuracy"]
-    return scores | {
-        "mia_accuracy": attack,
-        "mia_null": attack_null(losses[1])["mia_null"],
-        "nomus": nomus(float(accuracy), attack),
+    members, others = (image_losses(logits(rows), labels[rows]).numpy() for rows in (forget, unseen))
+    paired = matched_rows(labels[forget].numpy(), labels[unseen].numpy())
+    found = {
+        "mia_accuracy": lambda: benchmark_attack(members, others)["mia_accuracy"],
+        "mia_matched": lambda: benchmark_attack(members[paired[0]], others[paired[1]])["mia_accuracy"],
+        "mia_null": lambda: attack_null(others, num_splits=num_null_splits)["mia_null"],
     }
-
-
-def image_losses(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndarray:
-    """Return each image's mean loss over its known labels, (len(rows),)."""
-    losses, known = entry_losses(
-        predict_logits(model, study.table, rows, precision=study.number_format), study.table.labels[rows]
-    )
-    return ((losses * known).sum(1) / known.sum(1)).numpy()
+    sizes = (min(len(members), len(others)), len(paired[0]), len(others) // 2)
+    for (name, attack), size in zip(found.items(), sizes, strict=True):
+        scores[name] = attack() if size >= SMALLEST else float("nan")
+    return scores | {"nomus": nomus(float(accuracy), scores["mia_accuracy"]) if len(members) >= SMALLEST else float("nan")}
 
 
 def probabilities(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndarray:

@@ -130,6 +130,12 @@ def entry_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none"), known
 
 
+def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return each image's mean loss over its known labels, (B,); nan where none is known."""
+    losses, known = entry_losses(logits, labels)
+    return (losses * known).sum(1) / known.sum(1)
+
+
 def forget_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean loss over the known entries to forget (mask True); 0 where the batch has none."""
     losses, known = entry_losses(logits, labels)

@@ -281,7 +281,7 @@ def test_a_wrong_or_missing_mnist5k_is_refused(tmp_path, monkeypatch):
     [
         (
             "orrl",
-            "unknown data set 'orrl': .*choose one of digits, mnist5k, orl, synthages, synthfaces; did you mean 'orl'",
+            "unknown data set 'orrl': .*choose one of celebahq, digits, mnist5k, mufac, orl, synthages, synthfaces; did you mean 'orl'",
         ),
         ("imagenet", "unknown data set 'imagenet': .* choose one of"),
         ("no/such/folder", "unknown data set 'no/such/folder'"),
@@ -292,7 +292,7 @@ def test_unknown_data_set(name, message):
         load(name)
 
 
-OURS = ("digits", "mnist5k", "orl", "synthages", "synthfaces")
+OURS = ("celebahq", "digits", "mnist5k", "mufac", "orl", "synthages", "synthfaces")
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -344,7 +344,7 @@ def test_another_package_adds_a_data_set():
     assert load("orl").source == "orl(size=64, seed=42)" and module_of("orl") == "mlu_utils.data.orl"
     with pytest.raises(ValueError, match=r"'empty' \(stranger_faces:no_table\) returned int: expected an ImageTable"):
         load("empty")
-    with pytest.raises(ValueError, match="choose one of digits, .*, stranger; did you mean 'stranger'"):
+    with pytest.raises(ValueError, match="choose one of celebahq, .*, stranger; did you mean 'stranger'"):
         load("strangers")
 
 

@@ -523,7 +523,7 @@ def test_names_that_nothing_answers_to_are_refused_before_any_work(project, monk
     change_profile(project, studies={"a": {"dataset": "orrl"}})
     assert run.main(["check"]) == 2
     error = capsys.readouterr().err
-    assert "unknown data set 'orrl': choose one of digits, mnist5k, orl, synthages, synthfaces; did you mean" in error
+    assert "unknown data set 'orrl': choose one of celebahq, digits, mnist5k, mufac, orl, synthages, synthfaces; did you mean" in error
     assert run.remove_outdated_markers(quick()), "fingerprints do not refuse it, so that the check does"
     change_profile(project, studies={"a": {"architecture": "resnet81"}})
     assert run.main(["check"]) == 2

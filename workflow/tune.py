@@ -29,7 +29,7 @@ from mlu_utils.attacks.shadows import PEOPLE_RECIPE, Shadows, shares_right, trai
 from mlu_utils.data.table import SPLITS
 from mlu_utils.files import write_atomically
 from mlu_utils.naming import require_choice
-from mlu_utils.requests import entry_losses
+from mlu_utils.requests import image_losses
 from mlu_utils.studies import Recipe, Study
 from mlu_utils.training import NonFiniteLossError, predict_logits
 from mlu_utils.unlearning import METHODS
@@ -130,7 +130,7 @@ def objective(study: Study, model) -> dict[str, float]:
         for split in ("train", "validation"):
             own = table.rows(split)
             own = own[study.mask[own].any(1)]
-            losses.append(image_losses(predict_logits(model, table, own), table.labels[own]))
+            losses.append(image_losses(predict_logits(model, table, own), table.labels[own]).numpy())
         is_member = np.repeat([1.0, 0.0], [len(part) for part in losses])
         forgetting = _says_nothing(is_member, np.concatenate(losses))
     return _objective(retained, forgetting)
@@ -173,17 +173,11 @@ def people_objective(trained: Shadows, networks: list[nn.Module]) -> dict[str, f
         (trained.target_rows, trained.target_units),
         (trained.other_rows[others], trained.other_units[others.numpy()]),
     ):
-        loss = [image_losses(predict_logits(network, table, rows), table.labels[rows]) for network in networks]
+        loss = [image_losses(predict_logits(each, table, rows), table.labels[rows]).numpy() for each in networks]
         aucs = [roc_auc_score(met[unit], own) for met, own in zip(trained.is_member, loss, strict=True)]
         forgetting.append(_silence(float(np.mean(aucs))))
     bystanders = (is_validation & ~torch.isin(table.identity, trained.units)).nonzero().flatten()
     return _objective(float(shares_right(networks, table, bystanders).mean()), float(np.mean(forgetting)))
-
-
-def image_losses(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """Return each image's mean loss over its known labels, (B,)."""
-    losses, known = entry_losses(logits, labels)
-    return ((losses * known).sum(1) / known.sum(1)).numpy()
 
 
 def search(kind: str, methods: tuple[str, ...] = (), *, num_trials: int = 12) -> Path:

@@ -50,6 +50,26 @@ def attack_null(unseen_losses: ArrayLike, *, num_splits: int = 20, seed: int = 4
     return {"mia_null": float(np.mean(found)), "mia_null_sd": float(np.std(found))}
 
 
+def matched_rows(labels: ArrayLike, other_labels: ArrayLike, *, seed: int = 42) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of two label tables, (n, K) and (m, K) with nan = unknown, in pairs that have equal labels.
+
+    Of each combination of labels as many rows as both tables have, drawn at random under the seed; the rest is left
+    out. An attack on such pairs cannot live on who has which labels.
+
+    >>> [rows.tolist() for rows in matched_rows([[0], [1], [1]], [[1], [0], [0]])]
+    [[0, 1], [2, 0]]
+    """
+    tables = [np.nan_to_num(np.asarray(each, dtype=float), nan=-1) for each in (labels, other_labels)]
+    _, pattern = np.unique(np.concatenate(tables), axis=0, return_inverse=True)
+    patterns = np.split(pattern.ravel(), [len(tables[0])])
+    draw, pairs = np.random.default_rng(seed), [[], []]
+    for one in np.intersect1d(*patterns):
+        rows = [draw.permutation(np.flatnonzero(own == one)) for own in patterns]
+        for side, own in zip(pairs, rows, strict=True):
+            side.extend(own[: min(map(len, rows))])
+    return tuple(np.array(side, dtype=int) for side in pairs)
+
+
 def nomus(accuracy: float, mia_accuracy: float, *, weight: float = 0.5) -> float:
     """Weight * accuracy + (1 - weight) (1 - 2 |mia_accuracy - .5|), in [0, 1], higher is better.
 

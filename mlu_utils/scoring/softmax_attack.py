@@ -17,7 +17,11 @@ MOST_ROWS = 5_000
 
 
 def sorted_probabilities(logits: ArrayLike) -> np.ndarray:
-    """Probabilities of each image, (n, C), ascending: how sure a model is, without saying of what."""
+    """Probabilities of each image, (n, C), ascending: how sure a model is, without saying of what.
+
+    >>> sorted_probabilities([[0.0, -100.0, 0.0]]).round(2).tolist()
+    [[0.0, 0.5, 0.5]]
+    """
     (logits,) = checked(logits=(logits, "n C"))
     return np.sort(softmax(logits, axis=1), axis=1)
 
