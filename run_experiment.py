@@ -184,14 +184,19 @@ def _lines(result: dict) -> list[str]:
 
 
 def _lines_of_table(result: dict, *, is_first: bool) -> list[str]:
-    """Return the line of a method; before the first those of the table's head, of the original and of Retrain."""
+    """Return the line of a method; before the first those of the table's head, of the original and of Retrain.
+
+    Scores without a meaning for this kind of request have no column.
+    """
+    shown = {name: of for name, of in result["scores"].items() if any(value is not None for value in of.values())}
 
     def line(name: str, model: str, seconds: float | None) -> str:
-        return f"{name:20} " + " ".join(_cell(v[model], 24) for v in result["scores"].values()) + _cell(seconds, 10, 2)
+        cells = [_cell(of[model], max(9, len(key))) for key, of in shown.items()]
+        return " ".join([f"{name:20}", *cells, _cell(seconds, 9, 2)])
 
     lines = []
     if is_first:
-        names = " ".join(f"{key.replace('_', ' '):>24}" for key in result["scores"])
+        names = " ".join(f"{key.replace('_', ' '):>9}" for key in shown)
         lines = [_setting(result), f"{'test scores':20} {names} {'seconds':>9}", line("Original", "original", None)]
         lines.append(line("Retrain", "retrain", result["seconds"]["retrain"]))
     if result["method"] != "Retrain":

@@ -134,7 +134,7 @@ def changed_by(action):
 
 def test_a_job_for_each_study_or_for_the_profile(project):
     names = [f"{job.notebook.split('_')[0]}{job.study or ''}" for job in notebooks.jobs(quick())]
-    assert names == ["01", "02a", "02b", "03a", "04a", "05a", "05b", "06", "06b", "07", "07b", "07c", "11"]
+    assert names == ["01", "02a", "02b", "03a", "04a", "05a", "05b", "06", "06b", "07", "07b", "07c", "08", "09", "10", "11"]
 
 
 def test_touching_or_looking_changes_nothing(project):
@@ -164,7 +164,7 @@ def test_a_value_changes_what_depends_on_it_and_nothing_else(project):
     assert changed_by(lambda: change_profile(project, notebooks=knobs)) == {"04a", "11"}
     epochs = STUDIES | {"b": {"num_epochs": 8}}
     after = changed_by(lambda: change_profile(project, notebooks=knobs, studies=epochs))
-    assert after == {"02b", "05b", "06", "07b", "07c", "11"}
+    assert after == {"02b", "05b", "06", "07b", "07c", "09", "10", "11"}
     plan = epochs | {"b": {"num_epochs": 8, "max_epochs": 1}}
     assert changed_by(lambda: change_profile(project, notebooks=knobs, studies=plan)) == {"05b", "06", "11"}
 
@@ -175,7 +175,7 @@ def test_code_changes_what_imports_it_even_indirectly(project):
     assert changed_by(lambda: edit(package / "results" / "scores.py", "1", "2")) == {"03a", "05a", "05b", "06", "11"}
     path = paths.NOTEBOOKS / "02_original_model.ipynb"
     upstream = {"02a", "02b", "03a", "04a", "05a", "05b"}
-    assert changed_by(lambda: edit(path, "print(1)", "print(2)")) == upstream | {"06", "07b", "07c", "11"}
+    assert changed_by(lambda: edit(path, "print(1)", "print(2)")) == upstream | {"06", "07b", "07c", "09", "10", "11"}
 
 
 def test_a_colour_runs_no_training_again(project):
@@ -217,7 +217,7 @@ def test_a_line_of_a_data_set_runs_the_studies_of_this_data_set(project):
 
 def test_data_changes_what_declares_it(project):
     changed = changed_by(lambda: (paths.DATA / "reference" / "table.csv").write_text("value\n2\n"))
-    assert changed == {"07", "11"}
+    assert changed == {"07", "08", "11"}
 
 
 def test_what_a_changed_line_runs_again_in_the_real_notebooks(tmp_path, monkeypatch):

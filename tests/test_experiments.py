@@ -25,6 +25,7 @@ import run_experiment  # noqa: E402
 DIGITS = ["--dataset", "digits", "--label", "3", "--profile", "smoke", "--epochs", "1", "--reuse"]
 SEARCHED_KINDS = sorted(file.stem for file in experiments.TUNING_FOLDER.glob("*.csv"))
 SEARCHED_METHODS = sorted(set(METHODS) - {"Retrain", "HeadReset"})
+BENCHMARK_SCORES = {"test_accuracy", "majority_accuracy", "mia_accuracy", "mia_matched", "mia_null", "nomus"}
 SCORES = {"retained_accuracy", "forget_recall", "forget_auc", "forget_balanced_accuracy", "probe_auc"}
 
 
@@ -65,6 +66,21 @@ def test_an_experiment_writes_what_it_promises(method, tmp_path, capsys):
     assert result["speedup"] == pytest.approx(result["seconds"]["retrain"] / result["seconds"]["unlearn"])
     assert "retained_accuracy" in capsys.readouterr().out
     assert not list(tmp_path.glob(".*"))
+
+
+def test_people_are_scored_as_the_identity_benchmark_asks(tmp_path, capsys):
+    asked = ["--dataset", "orl", "--request", "people:2,5,11,38", "--profile", "smoke", "--epochs", "1"]
+    status, results = experiment("--method", "all", *asked, target=tmp_path / "all.json")
+    assert status == 0 and [r["method"] for r in results] == [n for n, m in METHODS.items() if "people" in m.kinds]
+    for result in results:
+        assert set(result["scores"]) == SCORES | BENCHMARK_SCORES
+        for name in ("nomus", "mia_accuracy", "mia_null", "test_accuracy"):
+            assert all(0 <= value <= 1 for value in result["scores"][name].values())
+        for at in ("original", "retrain", "unlearned"):
+            values = {name: of[at] for name, of in result["scores"].items()}
+            attack = 1 - 2 * abs(values["mia_accuracy"] - 0.5)
+            assert values["nomus"] == pytest.approx((values["test_accuracy"] + attack) / 2)
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 200
 
 
 def test_an_experiment_hands_over_the_unlearned_model(tmp_path):
@@ -465,6 +481,64 @@ def test_verification_refuses_used_shadow_data_and_requests_without_a_label(plan
     study = digits("o", request="class:8", seed=7)
     with pytest.raises(ValueError, match="verification reads one forgotten label, got class:8"):
         experiments.verify(study, model, model, seed=0)
+
+
+# The identity benchmark's scores
+
+
+def asked_of(labels, logits, split, monkeypatch, class_names=()):
+    """What the benchmark asks of a model with these outputs that was told to forget person 0, the first twelve rows."""
+    table = data.ImageTable.from_tensors(
+        torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8),
+        labels,
+        ["a", "b"][: 1 if class_names else 2],
+        identity=[0] * 12 + [1] * (len(labels) - 12),
+        split=split,
+        class_names=class_names,
+    )
+    monkeypatch.setattr(experiments, "predict_logits", lambda model, table, rows, **_: torch.as_tensor(logits)[rows])
+    study = digits("benchmark", request="people:0")
+    study.__dict__["table"] = table
+    return experiments.benchmark_scores(study, None, num_draws=2)
+
+
+def test_benchmark_scores_by_hand(monkeypatch):
+    draw = np.random.default_rng(0)
+    labels, logits = (draw.random((60, 2)) < 0.7).astype(float), draw.normal(size=(60, 2)).astype(np.float32)
+    labels[40, 1] = np.nan
+    split = np.repeat([0, 2], 30)
+    found = asked_of(labels, logits, split, monkeypatch)
+    known = ~np.isnan(labels[30:])
+    assert found["test_accuracy"] == pytest.approx(((logits[30:] > 0) == (labels[30:] == 1))[known].mean())
+    commoner = np.nanmean(labels[:30], 0) > 0.5
+    assert found["majority_accuracy"] == pytest.approx((commoner == (labels[30:] == 1))[known].mean())
+    assert "top2_accuracy" not in found and 0.2 < found["mia_accuracy"] < 0.8
+    # A split of unseen people takes the test split's place in the attack, and photos of the forgotten are no strangers.
+    learned = np.where(labels == 1, 9.0, -9.0).astype(np.float32)
+    learned[30:] = 0
+    sure = asked_of(labels, learned, np.where(np.arange(60) < 30, 0, np.where(np.arange(60) < 40, 2, 3)), monkeypatch)
+    assert sure["mia_accuracy"] == 1 and sure["mia_matched"] == 1 and 0.2 < sure["mia_null"] < 0.8
+    of_forgotten = np.where(np.arange(60) < 11, 0, np.where(np.arange(60) < 12, 2, np.where(np.arange(60) < 30, 0, 2)))
+    assert asked_of(labels, learned, of_forgotten, monkeypatch)["mia_accuracy"] == 1
+
+
+def test_benchmark_scores_of_classes_and_of_too_few_images(monkeypatch):
+    labels, logits = np.arange(40) % 3, np.tile(np.float32([0, 2, 1]), (40, 1))
+    split = np.repeat([0, 2], [25, 15])
+    found = asked_of(labels, logits, split, monkeypatch, class_names=("x", "y", "z"))
+    assert found["test_accuracy"] == pytest.approx(1 / 3) and found["top2_accuracy"] == pytest.approx(2 / 3)
+    assert found["majority_accuracy"] == pytest.approx((labels[25:] == 0).mean())
+    assert math.isnan(found["mia_null"]) and not math.isnan(found["nomus"])  # halves of 15 are below ten
+    few = asked_of(labels, logits, np.repeat([1, 0, 2], [3, 22, 15]), monkeypatch, class_names=("x", "y", "z"))
+    assert math.isnan(few["mia_accuracy"]) and math.isnan(few["nomus"]) and few["test_accuracy"] == found["test_accuracy"]
+
+
+def test_a_table_without_a_validation_split_is_trained_on():
+    study = digits("no-validation")
+    split = torch.where(study.table.split == 1, 0, study.table.split).to(torch.int8)
+    study.__dict__["table"] = study.table.with_split(split)
+    trained = experiments.reference_model(study, "original")
+    assert len(trained.history) == 1 and "validation_accuracy" not in trained.history
 
 
 # Ordered classes

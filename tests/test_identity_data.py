@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from mlu_utils import data
+import notebooks
+from mlu_utils import data, paths
 from mlu_utils.data import celebahq, mufac
 from mlu_utils.data.splits import SPLITS
 from mlu_utils.requests import ForgetRequest
+from mlu_utils.studies import Profile
 
 PEOPLE = {"train": ("F0001", "F0002"), "val": ("F0801",), "test": ("F0851",)}
 
@@ -24,8 +27,8 @@ def picture(file: Path, seed: int, size: int = 16) -> None:
     Image.fromarray(low).resize((size, size), Image.Resampling.BICUBIC).save(file, quality=95)
 
 
-def mufac_archive(folder: Path, *, dialect: str = "families") -> Path:
-    """Write four photographs of each person: the third is the first again."""
+def mufac_archive(folder: Path, *, dialect: str = "families", num_photos: int = 4) -> Path:
+    """Write some photographs of each person: the third is the first again."""
     seed = 0
     for part, families in PEOPLE.items():
         lines = []
@@ -243,3 +246,37 @@ def test_synthages_with_people_shows_each_at_every_age():
     assert sum(map(len, people)) == 40  # nobody is in two splits
     with pytest.raises(ValueError, match="num_people must be in 30..300"):
         data.load("synthages", num_images=300, num_people=5)
+
+
+def identity_notebook(**values) -> dict:
+    """Run the cells of notebook 08 with these parameters and return its variables."""
+    page = notebooks.read_notebook(notebooks.committed("08_identity_unlearning"))
+    variables: dict = {"__name__": "__main__"}
+    for cell in notebooks.code_cells(page):
+        exec("".join(cell["source"]), variables)
+        if notebooks.PARAMETERS_TAG in cell["metadata"].get("tags", ()):
+            variables |= values
+    return variables
+
+
+@pytest.mark.parametrize("name", ["mufac", "celebahq"])
+def test_notebook_08_runs_on_an_archive_by_one_changed_line(name, tmp_path, monkeypatch):
+    """With the archive at its place: its own people, its own splits and the benchmark's own request."""
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    attacks = pd.read_csv(paths.FIGURES / "table_membership_people_and_images.csv")
+    (tmp_path / "runs" / "smoke" / "figures").mkdir(parents=True)
+    attacks.to_csv(tmp_path / "runs" / "smoke" / "figures" / "table_membership_people_and_images.csv", index=False)
+    if name == "mufac":
+        monkeypatch.setattr(mufac, "FOLDER", mufac_archive(tmp_path / name, num_photos=10))
+        monkeypatch.setattr(mufac, "NUM_FORGOTTEN", 20)
+    else:
+        people = [10] * 6 + list(range(200, 212)) + list(range(1300, 1312)) + list(range(5000, 5012))
+        monkeypatch.setattr(celebahq, "FOLDER", hq_archive(tmp_path / name, numbers=tuple(people)))
+    small = Profile.load("smoke").notebooks["08_identity_unlearning"]
+    found = identity_notebook(profile="smoke", **small, change={"dataset": name, "image_size": 16})
+    scores, task = found["scores"], found["tasks"]["attributes"]
+    own = scores[scores.task == "attributes"]
+    assert task.table.source.startswith(name) and len(own) == 2 + len(found["plan"])
+    assert len(task.table.rows("unseen")) >= 12 and own.mia_accuracy.between(0, 1).all()
+    wanted = mufac.forgotten_rows(task.table) if name == "mufac" else list(range(6, 18))
+    assert task.mask.any(1).nonzero().flatten().tolist() == wanted

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import golden
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlu_utils import paths
-from mlu_utils.scoring.nomus import attack_null, benchmark_attack, nomus
+from mlu_utils.scoring.nomus import attack_null, balanced_attack, benchmark_attack, matched_rows, nomus
 
 INPUTS, OUTPUTS = golden("mufac_mia_nomus")
 CASES = list(zip(INPUTS["cases"], OUTPUTS["mia"], strict=True))
@@ -46,6 +48,37 @@ def test_a_shift_of_difficulty_alone_is_called_membership():
     """Nobody was trained on either side: the attack's .5 holds for exchangeable sets only."""
     draw = np.random.default_rng(0)
     assert benchmark_attack(draw.exponential(size=400), 3 * draw.exponential(size=400))["mia_accuracy"] > 0.6
+
+
+def test_the_larger_side_alone_is_called_membership():
+    """The published attack scores the share of the larger side where losses say nothing; equal sides score a half."""
+    forget, unseen = np.split(np.random.default_rng(0).exponential(size=240), [60])
+    assert benchmark_attack(forget, unseen)["mia_accuracy"] == pytest.approx(0.75, abs=0.01)
+    assert balanced_attack(forget, unseen)["mia_accuracy"] == pytest.approx(0.5, abs=0.06)
+    found = benchmark_attack(forget, 3 + forget)["mia_accuracy"]
+    assert balanced_attack(forget, 3 + forget)["mia_accuracy"] == pytest.approx(found, abs=0.05)
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, np.nan])] * 2), min_size=1, max_size=12),
+    st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, np.nan])] * 2), min_size=1, max_size=12),
+)
+def test_matched_rows_are_as_many_pairs_of_equal_labels_as_there_are(a, b):
+    first, second = matched_rows(a, b)
+    assert len(set(first)) == len(first) == len(second) == len(set(second))
+    np.testing.assert_array_equal(np.array(a)[first], np.array(b)[second])
+    left_a, left_b = ({repr(x[i]) for i in set(range(len(x))) - set(rows)} for x, rows in ((a, first), (b, second)))
+    assert not left_a & left_b
+
+
+def test_an_attack_on_matched_pairs_cannot_live_on_labels():
+    """Label 1 is hard to call and is common among the people to forget: nothing was learned of anybody."""
+    draw = np.random.default_rng(0)
+    labels = [(draw.random((400, 1)) < share).astype(float) for share in (0.8, 0.2)]
+    losses = [draw.exponential(size=400) * (1 + 9 * own[:, 0]) for own in labels]
+    rows = matched_rows(*labels)
+    assert benchmark_attack(*losses)["mia_accuracy"] > 0.65
+    assert benchmark_attack(*(own[i] for own, i in zip(losses, rows, strict=True)))["mia_accuracy"] < 0.57
 
 
 def test_bad_input_is_refused():
