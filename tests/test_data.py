@@ -281,7 +281,7 @@ def test_a_wrong_or_missing_mnist5k_is_refused(tmp_path, monkeypatch):
     [
         (
             "orrl",
-            "unknown data set 'orrl': .*choose one of celebahq, digits, mnist5k, mufac, orl, synthages, synthfaces; did you mean 'orl'",
+            "unknown data set 'orrl': .*choose one of celebahq, .*, orl, synthages, synthfaces; did you mean 'orl'",
         ),
         ("imagenet", "unknown data set 'imagenet': .* choose one of"),
         ("no/such/folder", "unknown data set 'no/such/folder'"),
