@@ -34,7 +34,7 @@ def mufac_archive(folder: Path, *, dialect: str = "families", num_photos: int = 
         lines = []
         for family in families:
             for person in "DM":
-                for k in range(4):
+                for k in range(num_photos):
                     name = f"{family}_AGE_{person}_{k}_a1.jpg"
                     picture(folder / f"{part}_images" / name, seed + (0 if k == 2 else k))
                     age = "abcdefgh"[(seed + k) % 8]
@@ -272,8 +272,8 @@ def test_notebook_08_runs_on_an_archive_by_one_changed_line(name, tmp_path, monk
     else:
         people = [10] * 6 + list(range(200, 212)) + list(range(1300, 1312)) + list(range(5000, 5012))
         monkeypatch.setattr(celebahq, "FOLDER", hq_archive(tmp_path / name, numbers=tuple(people)))
-    small = Profile.load("smoke").notebooks["08_identity_unlearning"]
-    found = identity_notebook(profile="smoke", **small, change={"dataset": name, "image_size": 16})
+    small = Profile.load("smoke").content["notebooks"]["08_identity_unlearning"]
+    found = identity_notebook(**small, profile="smoke", change={"dataset": name, "image_size": 16})
     scores, task = found["scores"], found["tasks"]["attributes"]
     own = scores[scores.task == "attributes"]
     assert task.table.source.startswith(name) and len(own) == 2 + len(found["plan"])
