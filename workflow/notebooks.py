@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
     "09_label_agnostic_forgetting": Rule(_MODEL, **_ONCE, data=("reference/laf_published.csv",), seconds_to_end=200),
     "10_essential_graph": Rule(_MODEL, **_ONCE, data=_DATA_SETS, seconds_to_end=150),
 }
-RULES["11_results"] = Rule(tuple(RULES), **_ONCE, data=("reference",), counts_drawings=True)
+RULES["11_results"] = Rule(tuple(RULES), **_ONCE, data=("reference", *_TUNED), counts_drawings=True)
 
 
 # --- Jobs ---------------------------------------------------------------------------------------------------

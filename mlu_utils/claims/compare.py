@@ -7,11 +7,15 @@ Must not: train, score, draw or write files; what was measured is passed in.
 Kinds of check, one for each claim:
 - "printed numbers": do the printed numbers agree with each other? Nothing is measured, see `printed`.
 - "embedded data": does the claim hold in our runs on embedded data? Levels can't match there, since data and start
-  weights differ, so each table cell becomes a relation, such as a method minus Retrain.
+  weights differ, so each table cell becomes a relation, such as a method minus Retrain. A difference is judged by its
+  sign, once it is larger than what chance makes of so few test entries; see `verdict_of_difference`.
 - "paper's data": the printed level itself; testable when that data set is there.
 - "setting": a choice and not a result; reproduced when every study of the run uses the same value.
 
 Rates are fractions in [0, 1] in scores and `Measured`, percent in the claims, because the paper prints percent.
+
+Beside each verdict stands the one that a measurement of 0 would get: what agrees with 0 as well is no evidence. Claims
+that rest on one and the same number of ours count once (`evidence`).
 """
 
 import math
@@ -35,8 +39,9 @@ from mlu_utils.claims.printed import (
 from mlu_utils.naming import choices
 
 REPRODUCED = "reproduced"
+BELOW_RESOLUTION = "below resolution"
 NOT_REPRODUCED = "not reproduced"
-VERDICTS = (CONSISTENT, INCONSISTENT, REPRODUCED, NOT_REPRODUCED, NOT_TESTABLE)
+VERDICTS = (CONSISTENT, INCONSISTENT, REPRODUCED, BELOW_RESOLUTION, NOT_REPRODUCED, NOT_TESTABLE)
 PRINTED, EMBEDDED, OWN_DATA, SETTING = CHECK_KINDS = ("printed numbers", "embedded data", "paper's data", "setting")
 # How a printed number, a pair (low, high) for "between", is compared with ours; bounds belong to the reproduced side.
 RULES = {
@@ -45,7 +50,12 @@ RULES = {
     "between": lambda printed, ours, _: printed[0] <= ours <= printed[1],
     "close": lambda printed, ours, tolerance: abs(ours - printed) <= tolerance,
 }
-COLUMNS = ("claim_id", "where", "quantity", "printed", "ours", "unit", "dataset_ours", "check", "verdict", "reason")
+SIGN = "sign"  # the rule of a difference whose printed value is a number and not a bound
+RESOLUTION = 3.0  # points, of differences whose number of test entries is not known
+COLUMNS = (
+    *("claim_id", "where", "statement", "quantity", "printed", "ours", "unit", "resolution", "dataset_ours", "check"),
+    *("verdict", "null_verdict", "evidence", "reason"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Measured:
     value: float | None
     dataset: str = "-"
     reason: str = ""
+    resolution: float | None = None  # of a difference: two standard errors of it
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,21 @@ class Claim:
     printed: str  # for a difference that of the printed numbers
     tolerance: float | None
     ours: Counterpart | None  # if it lies among the scores
+    statement: str = ""  # a sentence, of a claim of the text
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether ours is a difference of rates, which chance alone can make positive or negative."""
+        return self.unit == "points" and self.check == EMBEDDED
+
+    @property
+    def evidence(self) -> str:
+        """What of ours it rests on: claims about several printed data sets can share it."""
+        if self.ours is None or self.check != EMBEDDED:
+            return self.claim_id
+        ours = (self.ours.method, *self.ours.against)
+        request = self.ours.request
+        return " ".join(filter(None, ("-".join(ours), self.ours.metric, self.ours.label, self.ours.split, request)))
 
 
 def verdict(
@@ -105,6 +131,25 @@ def verdict(
     if ours is None or math.isnan(ours):
         return NOT_TESTABLE
     return REPRODUCED if RULES[rule](printed, ours, tolerance) else NOT_REPRODUCED
+
+
+def verdict_of_difference(printed: float, ours: float | None, rule: str, *, resolution: float) -> str:
+    """Return whether our difference agrees with a printed one, or with a printed bound, where it can be told at all.
+
+    Both are in points; `resolution` is two standard errors of ours. With the rule "sign": reproduced if ours has the
+    printed sign and 0 lies outside its interval, below resolution if 0 and the printed number both lie inside. With a
+    bound: reproduced beyond it by more than the resolution, below resolution as near to it as that.
+    """
+    if rule not in (SIGN, "at_least", "at_most"):
+        raise ValueError(f"rule {rule!r} of a difference: expected {SIGN}, at_least or at_most")
+    if ours is None or math.isnan(ours):
+        return NOT_TESTABLE
+    if rule == SIGN:
+        if abs(ours) > resolution:
+            return REPRODUCED if ours * printed > 0 else NOT_REPRODUCED
+        return BELOW_RESOLUTION if abs(ours - printed) <= resolution else NOT_REPRODUCED
+    beyond = (ours - printed) * (1 if rule == "at_least" else -1)
+    return BELOW_RESOLUTION if abs(beyond) <= resolution else REPRODUCED if beyond > 0 else NOT_REPRODUCED
 
 
 # --- from printed tables to claims --------------------------------------------------------------------------
@@ -153,11 +198,10 @@ def _claim(row: Mapping, entry: Mapping, other: Mapping | None) -> Claim:
     claim_id, *texts, tolerance = (str(entry.get(name, "")).format_map(row) for name in names)
     printed, tolerance = row.get(entry["printed"], entry["printed"]), float(tolerance) if tolerance else None
     if other is not None:
-        difference = printed - other[entry["printed"]]
-        printed, tolerance = f"{difference:.2f}", max(tolerance, abs(difference) / 2)
+        printed = f"{printed - other[entry['printed']]:.2f}"
     printed = printed if isinstance(printed, str) else f"{printed:g}"
     ours = _counterpart(row, entry["ours"] or comparisons()["text"].get(claim_id))
-    return Claim(claim_id, *texts, printed, tolerance, ours)
+    return Claim(claim_id, *texts, printed, tolerance, ours, row.get("statement", ""))
 
 
 def _counterpart(row: Mapping, entry: Mapping | None) -> Counterpart | None:
@@ -176,7 +220,12 @@ _Study = tuple[str, str, str]  # dataset, model, request
 _Values = dict[tuple[str, str, str, str], float]  # method, split, label, metric -> mean over seeds
 
 
-def measure(scores: pd.DataFrame, sweep: pd.DataFrame | None = None) -> dict[str, Measured]:
+def measure(
+    scores: pd.DataFrame,
+    sweep: pd.DataFrame | None = None,
+    *,
+    entries: Mapping[_Study, Mapping[str, int]] | None = None,
+) -> dict[str, Measured]:
     """Return claim id -> our number for every claim that these scores can answer.
 
     Methods count in their targeted reading. A relation is the mean over the studies that fit (seeds averaged first),
@@ -185,13 +234,16 @@ def measure(scores: pd.DataFrame, sweep: pd.DataFrame | None = None) -> dict[str
     Args:
         scores: tidy scores, as `results.scores.read_scores` gives them.
         sweep: our Table 1: columns study, epsilon, tau, quantity (retained accuracy, forgetting), value.
+        entries: of each study, `<split>/retained`, `<split>/forgotten` and `<split>/image` -> how many label entries,
+            or images, an accuracy counts. Without it differences have the `RESOLUTION`.
     """
     measured, studies = {}, _by_study(scores)
     for claim in load_claims():
         if claim.ours is not None:
             about = comparisons()["datasets"][claim.ours.dataset]
             names = [about["loader"]] if claim.check == OWN_DATA else about.get("stand_ins", [])
-            found = _measure(claim.ours, {study: values for study, values in studies.items() if study[0] in names})
+            of_names = {study: values for study, values in studies.items() if study[0] in names}
+            found = _measure(claim.ours, of_names, entries or {})
             if found is not None:
                 measured[claim.claim_id] = found
     return measured if sweep is None else measured | _measure_sweep(sweep)
@@ -206,19 +258,28 @@ def _by_study(scores: pd.DataFrame) -> dict[_Study, _Values]:
     return studies
 
 
-def _measure(ours: Counterpart, studies: Mapping[_Study, _Values]) -> Measured | None:
+def _measure(ours: Counterpart, studies: Mapping[_Study, _Values], entries: Mapping) -> Measured | None:
     found: dict[_Study, float] = {}
+    errors: dict[_Study, float] = {}
     for study, values in studies.items():
         _, model, request = study
         is_request = request == ours.request or (ours.request.endswith(":") and request.startswith(ours.request))
         label = request.partition(":")[2] if ours.label == "own" else ours.label
         wanted = [(method, ours.split, label, ours.metric) for method in (ours.method, *ours.against)]
         if is_request and ours.model in ("", model) and all(key in values for key in wanted):
-            found[study] = values[wanted[0]] - max((values[key] for key in wanted[1:]), default=0.0)
+            best = max((values[key] for key in wanted[1:]), default=0.0)
+            found[study] = values[wanted[0]] - best
+            # As if the two models erred independently: they see the same images, so the true error is smaller.
+            of = label if label in ("retained", "forgotten") else "image"
+            count = entries.get(study, {}).get(f"{ours.split}/{of}")
+            spread = sum(rate * (1 - rate) for rate in (values[wanted[0]], best))
+            errors[study] = math.sqrt(max(spread, 0.0) / count) if count else math.nan
     if not found:
         return None
     numbers = list(found.values())
     value = {"mean": np.mean, "min": min, "max": max}[ours.over](numbers)
+    chosen = [errors[study] for study, number in found.items() if ours.over == "mean" or number == value]
+    resolution = 2 * math.hypot(*chosen) / len(chosen) if ours.against else math.nan
     if ours.note:
         reason = f"{ours.note}; " + ", ".join(f"{study[0]} {number:.3f}" for study, number in found.items())
     elif ours.over != "mean":
@@ -227,7 +288,8 @@ def _measure(ours: Counterpart, studies: Mapping[_Study, _Values]) -> Measured |
         reason = f"mean of {len(found)} studies, {100 * min(numbers):.1f} to {100 * max(numbers):.1f}"
     else:
         reason = "1 study"
-    return Measured(float(value), " and ".join(sorted({study[0] for study in found})), reason)
+    names = " and ".join(sorted({study[0] for study in found}))
+    return Measured(float(value), names, reason, None if math.isnan(resolution) else resolution)
 
 
 def _measure_sweep(sweep: pd.DataFrame) -> dict[str, Measured]:
@@ -254,9 +316,12 @@ def measure_settings(facts: Mapping[str, Mapping[str, object]]) -> dict[str, Mea
         used = {study: values[name] for study, values in facts.items() if name in values}
         if claim.check != SETTING or not used:
             continue
-        other = {study: value for study, value in used.items() if value != float(claim.printed)}
+        # In scores and facts rates are fractions, in print percent.
+        scale = 100.0 if claim.unit == "%" else 1.0
+        printed, tolerance = float(claim.printed) / scale, (claim.tolerance or 0.0) / scale
+        other = {study: value for study, value in used.items() if abs(value - printed) > tolerance}
         reason = ", ".join(f"{study} {value:g}" for study, value in other.items()) or f"{len(used)} studies"
-        value = next(iter(other.values()), float(claim.printed))
+        value = next(iter(other.values()), printed)
         measured[claim.claim_id] = Measured(float(value), "this run's studies", reason)
     return measured
 
@@ -291,20 +356,32 @@ def audit(measured: Mapping[str, Measured], tables: Tables | None = None) -> pd.
         printed, source = claim.printed, "printed numbers"
         if (finding := findings.get(name)) is not None:
             printed = finding.printed or printed
-            ours, outcome, reason = finding.computed, finding.verdict, finding.reason
+            ours, outcome, reason, resolution, null = finding.computed, finding.verdict, finding.reason, math.nan, "-"
         else:
             found = measured.get(name) or Measured(None, reason=_why_untested(claim))
-            source, (ours, outcome, reason) = found.dataset, _judge(claim, found)
-        row = (name, claim.where, claim.quantity, printed, ours, claim.unit, source, claim.check, outcome, reason)
-        rows.append(row)
+            source, (ours, outcome, reason, resolution, null) = found.dataset, _judge(claim, found)
+        rows.append(
+            (
+                *(name, claim.where, claim.statement, claim.quantity, printed, ours, claim.unit, resolution, source),
+                *(claim.check, outcome, null, claim.evidence, reason),
+            )
+        )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def count_verdicts(audited: pd.DataFrame) -> pd.DataFrame:
-    """Return how many claims got which verdict, one row a verdict, one column a kind of check and `all`."""
-    counts = pd.crosstab(audited["verdict"], audited["check"])
+    """Return how many claims got which verdict: one row a verdict, one column a kind of check, `all` and the null.
+
+    Claims with the same `evidence` count once, by the first of them. The column `embedded data, null` says how many of
+    the claims on embedded data a measurement of 0 would give that verdict.
+    """
+    tested_first = audited.sort_values("verdict", key=lambda verdict: verdict == NOT_TESTABLE, kind="stable")
+    counted = tested_first.drop_duplicates(["check", "evidence"])
+    counts = pd.crosstab(counted["verdict"], counted["check"])
     counts = counts.reindex(index=list(VERDICTS), columns=list(CHECK_KINDS), fill_value=0)
-    return counts.assign(all=counts.sum(axis=1))
+    null = counted.loc[counted["check"] == EMBEDDED, "null_verdict"].value_counts()
+    counts.insert(list(CHECK_KINDS).index(EMBEDDED) + 1, f"{EMBEDDED}, null", null.reindex(counts.index, fill_value=0))
+    return counts.assign(all=counts[list(CHECK_KINDS)].sum(axis=1))
 
 
 def is_of_text(audited: pd.DataFrame) -> pd.Series:
@@ -312,10 +389,10 @@ def is_of_text(audited: pd.DataFrame) -> pd.Series:
     return ~audited["claim_id"].str.match(r"table\d/|benchmark/")
 
 
-def _judge(claim: Claim, found: Measured) -> tuple[float, str, str]:
-    """Return ours in the claim's unit, the verdict and its reason."""
+def _judge(claim: Claim, found: Measured) -> tuple[float, str, str, float, str]:
+    """Return ours in the claim's unit, the verdict, its reason, the resolution and the verdict of a measured 0."""
     if found.value is None or math.isnan(found.value):
-        return math.nan, NOT_TESTABLE, found.reason or "measured, but undefined"
+        return math.nan, NOT_TESTABLE, found.reason or "measured, but undefined", math.nan, NOT_TESTABLE
     implied, printed = parse_printed(claim.printed)
     rule = claim.rule or implied
     if not rule:
@@ -326,9 +403,15 @@ def _judge(claim: Claim, found: Measured) -> tuple[float, str, str]:
         if not low <= ours <= 1.0:
             raise ValueError(f"claim {claim.claim_id!r}: ours is {ours}, expected a fraction in [{low:g}, 1]")
         ours *= 100.0
-    outcome = verdict(printed, ours, rule, tolerance=claim.tolerance)
-    checked = f"{rule} {claim.printed}" + (f" within {claim.tolerance:g}" if claim.tolerance is not None else "")
-    return ours, outcome, f"rule: {checked}" + (f"; {found.reason}" if found.reason else "")
+    checked, resolution = f"{rule} {claim.printed}", math.nan
+    if claim.is_difference:
+        resolution = RESOLUTION if found.resolution is None else 100 * found.resolution
+        outcome, null = (verdict_of_difference(printed, x, rule, resolution=resolution) for x in (ours, 0.0))
+        checked += f", resolution {resolution:.1f}"
+    else:
+        outcome, null = (verdict(printed, x, rule, tolerance=claim.tolerance) for x in (ours, 0.0))
+        checked += f" within {claim.tolerance:g}" if claim.tolerance is not None else ""
+    return ours, outcome, f"rule: {checked}" + (f"; {found.reason}" if found.reason else ""), resolution, null
 
 
 def _why_untested(claim: Claim) -> str:
