@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--label", help="label to forget for everyone (a class, on single-label data)")
     what.add_argument("--request", help="any request: label:X, class:X, people:1,2, images:4,5, partial:X@1,2")
     parser.add_argument("--model", help="resnet18, resnet50, small_cnn or laf_cnn; default: the profile's")
-    parser.add_argument("--reading", default="targeted", help="printed, targeted or random (WF and WP)")
+    parser.add_argument("--reading", default="targeted", help="printed, targeted, trunk or random (WF and WP)")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--profile", default="quick", help="where recipe and hyperparameters come from")
     parser.add_argument("--epochs", type=int, help="train for so many epochs instead of the profile's number")

@@ -340,12 +340,14 @@ def test_readings_side_by_side(compared):
     study, original, retrained, found = compared
     how = (study, original, retrained, "WP", found.settings["WP"], 7)
     made, scores = experiments.compare_readings(*how, has_control=True)
-    assert list(made) == ["printed", "targeted", "random"]
+    assert list(made) == ["printed", "targeted", "trunk", "random"]
     keys = scores[["method", "reading", "unlearning_seed"]].drop_duplicates().apply(tuple, axis=1).tolist()
     assert keys == [("WP", reading, -1) for reading in made] + [("HeadReset", "-", -1)]
     assert set(experiments.compare_readings(*how)[1].method) == {"WP"}
     table = experiments.headlines(study, scores, Original=original.model)
-    assert table.index.tolist() == ["Original", "WP (as printed)", "WP (targeted)", "WP (random control)", "HeadReset"]
+    assert table.index.tolist() == [
+        *("Original", "WP (as printed)", "WP (targeted)", "WP (last layer spared)", "WP (random control)", "HeadReset")
+    ]
     assert set(table.columns) == SCORES | {"seconds", "speedup"}
     assert math.isnan(table.seconds["Original"]) and (table.speedup[1:] > 0).all()
     part = scores[scores.reading == "targeted"]

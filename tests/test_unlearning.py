@@ -87,7 +87,7 @@ def run(name, reading, model, table, request, *, seed=3):
 
 def test_the_contract_covers_every_method_reading_and_kind():
     own = [case for case in CASES if case[0] in SMALL]
-    assert len(own) == 137  # HeadReset and graph 2; LAF 5; Retrain and nine baselines 8 each; WF and WP 3 x 8
+    assert len(own) == 153  # HeadReset and graph 2; LAF 5; Retrain and nine baselines 8 each; WF and WP 4 x 8
     assert set(SMALL) <= set(METHODS)
     for name, method in METHODS.items():
         covered = {(reading, text.split(":")[0]) for n, reading, _, text in CASES if n == name}
@@ -439,7 +439,7 @@ def test_filtered_weights_by_hand():
     assert int(control.sum()) == 2
     picked = torch.stack([wf.filtered_weights(scores, chosen, 2.0, reading="random", seed=s) for s in range(60)])
     assert picked.any(0).all()  # also weights outside W_f
-    with pytest.raises(ValueError, match="unknown reading 'inverse': choose one of printed, targeted, random"):
+    with pytest.raises(ValueError, match="unknown reading 'inverse': choose one of printed, targeted, trunk, random"):
         wf.filtered_weights(scores, chosen, 2.0, reading="inverse")
     for tau in (0, -1.0):
         with pytest.raises(ValueError, match=f"tau must be positive, got {tau}"):
@@ -719,7 +719,7 @@ def test_targeted_silences_the_label_and_printed_does_not(name, label):
     logits = predict_logits(targeted, table, rows)[:, label].numpy()
     assert (logits[labels == 1] > 0).mean() == 0  # recall
     assert roc_auc_score(labels, logits) == 0.5
-    for reading in ("printed", "random"):
+    for reading in ("printed", "trunk", "random"):
         other, _ = unlearn(name, model, table, request, seed=3, reading=reading, **options)
         assert other.fc.weight[label].any()
         assert roc_auc_score(labels, predict_logits(other, table, rows)[:, label].numpy()) != 0.5
@@ -763,9 +763,10 @@ def test_weight_pruning_is_its_steps_one_by_one(reading, text):
     if reading == "printed":
         scores, relative = forget.importance, None
     else:
-        exclusive = selection.exclusive_weights(task)
+        exclusive = None if reading == "trunk" else selection.exclusive_weights(task)
         scores = relative = selection.relative_importance(forget.importance, retain.importance, exclusive=exclusive)
-    chosen = selection.forget_set(forget.importance, 0.3, relative=relative)
+    last = selection.head_weights(task) & (reading == "trunk")
+    chosen = selection.forget_set(torch.where(last, 0, forget.importance), 0.3, relative=relative)
     thresholds = selection.percentile_thresholds(scores[chosen])
     zones = wp.assign_zones(scores, chosen, thresholds, reading=reading, seed=4)
     pruned = wp.prune_weights(
@@ -797,10 +798,11 @@ def test_weight_filtering_is_its_steps_one_by_one(reading):
     of_forget = wf.gradients_of(task, influential, loss="forget").mean_absolute
     of_retain = wf.gradients_of(task, retain_rows, loss="retain").mean_absolute
     forget, retain = wf.composite_scores(of_forget, of_retain, forget_entries=float(task.mask.float().mean()))
-    exclusive = selection.exclusive_weights(task)
+    exclusive = None if reading == "trunk" else selection.exclusive_weights(task)
     relative = None if reading == "printed" else selection.relative_importance(forget, retain, exclusive=exclusive)
     scores = forget if reading == "printed" else relative
-    chosen = selection.forget_set(of_forget, 0.3, relative=relative)
+    last = selection.head_weights(task) & (reading == "trunk")
+    chosen = selection.forget_set(torch.where(last, 0, of_forget), 0.3, relative=relative)
     tau = wf.adaptive_tau(1.5, overlap=selection.overlap(of_forget, of_retain), curvature=1, first_curvature=1)
     filtered = wf.filtered_weights(scores, chosen, tau, reading=reading, seed=4)
     by_name = importance.unflatten(filtered, dict(theirs.named_parameters()))
@@ -808,6 +810,21 @@ def test_weight_filtering_is_its_steps_one_by_one(reading):
     constrained_finetune(task, theirs, by_name, num_steps=3, epsilon=0.002)
     assert same_bits(ours, theirs)
     assert filtered.any() and not filtered.all()
+
+
+@pytest.mark.parametrize("name", ["WF", "WP"])
+@pytest.mark.parametrize("text", ["label:label1", "people:1,2"])
+def test_the_trunk_reading_spares_the_last_layer(name, text):
+    """Without fine-tuning only the trunk has changed; the targeted reading sets the head row of a label to 0."""
+    table, model = tiny_table(), tiny_model()
+    options = {"steps_per_round": 0, "num_rounds": 1, "forget_share": 0.3}
+    made = {r: unlearn(name, model, table, text, seed=1, reading=r, **options)[0] for r in ("targeted", "trunk")}
+    layers, before = {r: models.head(each) for r, each in made.items()}, models.head(model)
+    assert torch.equal(layers["trunk"].weight, before.weight) and torch.equal(layers["trunk"].bias, before.bias)
+    assert not same_bits(made["trunk"], model)
+    if text.startswith("label"):
+        assert not layers["targeted"].weight[1].any()
+        assert predict_logits(made["trunk"], table, table.rows("test"))[:, 1].any()
 
 
 @pytest.mark.parametrize("name", ["WF", "WP"])
@@ -827,7 +844,7 @@ def test_the_random_control_changes_as_many_weights(name, text):
 def test_arguments_out_of_range(name):
     table, model, request = tiny_table(), tiny_model(), ForgetRequest.parse("label:label1")
     for options, message in (
-        ({"reading": "both"}, "unknown reading 'both': choose one of printed, targeted, random"),
+        ({"reading": "both"}, "unknown reading 'both': choose one of printed, targeted, trunk, random"),
         ({"num_rounds": 0}, "num_rounds must be finite and at least 1, got 0"),
         ({"forget_share": 0}, r"forget_share must be in \(0, 1\], got 0"),
         ({"epsilon": -1}, "epsilon must be finite and at least 0, got -1"),

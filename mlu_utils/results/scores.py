@@ -20,7 +20,10 @@ SEED_COLUMNS = ("seed", "unlearning_seed")
 NOT_UNLEARNED = -1  # unlearning_seed of the original and of the retrained model of the study's own seed
 UNITS = ("fraction", "s", "x", "-")
 # reading -> what is added to a method's name; the keys are what scores accept, in display order.
-READING_DISPLAY = {"-": "", "targeted": "targeted", "printed": "as printed", "random": "random control"}
+READING_DISPLAY = {
+    **{"-": "", "targeted": "targeted", "trunk": "last layer spared"},
+    **{"printed": "as printed", "random": "random control"},
+}
 # In the order of every table and figure. Methods that others register with `unlearning.METHODS` follow.
 METHOD_ORDER = tuple(
     "Original, Retrain, WF, WP, CF-k, SCRUB, UNSIR, SalUn, FT, NegGrad, AdvNegGrad, SSD, LAF, EssentialGraph, "

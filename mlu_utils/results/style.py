@@ -73,12 +73,16 @@ def model_style(model: str) -> MethodStyle:
 
 
 def mark(model: str, reading: str = "-", *, edge: float = 0.3, alpha: float = 1.0) -> dict:
-    """Return the marker of a model as arguments of `plot`: open for the reading as printed, half for the random one."""
+    """Return the marker of a model as arguments of `plot`.
+
+    Open for the reading as printed, its left half for the random one, its upper half where the last layer is spared.
+    """
     style = model_style(model)
     if style.marker in "123":  # these have no face: their edge is all there is
         return {"marker": style.marker, "color": style.colour, "mec": style.colour, "mew": 1.5}
     look = {"marker": style.marker, "color": style.colour, "mec": "k", "mew": edge}
     look["markerfacecolor"] = to_rgba(style.colour, alpha)
-    if reading in ("printed", "random"):
-        look |= {"mec": style.colour, "mew": 1.2, "fillstyle": "none" if reading == "printed" else "left"}
+    fills = {"printed": "none", "random": "left", "trunk": "top"}
+    if reading in fills:
+        look |= {"mec": style.colour, "mew": 1.2, "fillstyle": fills[reading]}
     return look

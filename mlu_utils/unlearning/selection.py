@@ -48,15 +48,18 @@ def exclusive_weights(task: Task) -> torch.Tensor:
 
     Gradients alone do not show all of them: a feature that is 0 on every calibration image hides its weight.
     """
-    model, mask = task.model, task.mask
-    layer = head(model)
+    mask, num_rows = task.mask, head(task.model).out_features
     # Single-label data have one column and rows that compete in one softmax: each row serves every class.
-    rows = mask.all(0) if mask.shape[1] == layer.out_features else torch.zeros(layer.out_features, dtype=torch.bool)
-    parts = []
-    for p in model.parameters():
+    return head_weights(task, mask.all(0) if mask.shape[1] == num_rows else torch.zeros(num_rows, dtype=torch.bool))
+
+
+def head_weights(task: Task, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Return bool, flat: the weights of the last layer, of these of its rows, bool (num_outputs,), or of all."""
+    layer, parts = head(task.model), []
+    for p in task.model.parameters():
         part = torch.zeros(p.shape, dtype=torch.bool, device=p.device)
         if p is layer.weight or p is layer.bias:
-            part[rows.to(p.device)] = True
+            part[slice(None) if rows is None else rows.to(p.device)] = True
         parts.append(part.reshape(-1))
     return torch.cat(parts)
 
@@ -92,14 +95,23 @@ def forget_set(forget: torch.Tensor, share: float, *, relative: torch.Tensor | N
 
 
 def scored_forget_set(
-    forget: torch.Tensor, share: float, *, reading: str, scores: Pair, exclusive: torch.Tensor
+    forget: torch.Tensor,
+    share: float,
+    *,
+    reading: str,
+    scores: Pair,
+    exclusive: torch.Tensor,
+    last: torch.Tensor | None = None,
 ) -> Pair:
     """Return the scores by which a reading treats weights, and the `forget_set` W_f, which it treats.
 
-    printed takes the first of the two scores as it is; targeted and random take it relative to the second.
+    printed takes the first of the two scores as it is; the others take it relative to the second, and trunk takes no
+    weight of the `last` layer, bool, flat.
     """
     if reading == "printed":
         return scores[0], forget_set(forget, share)
+    if reading == "trunk":
+        forget, exclusive = torch.where(last, 0, forget), None
     relative = relative_importance(*scores, exclusive=exclusive)
     return relative, forget_set(forget, share, relative=relative)
 

@@ -40,8 +40,8 @@ def filtered_weights(
 ) -> torch.Tensor:
     """Return bool: which weights of the chosen ones, the forget set W_f, are filtered; see `scored_forget_set`.
 
-    printed: score below the mean score of W_f divided by `tau`; targeted: relative importance above `tau`; random: as
-    many, picked at random. A larger tau is more cautious in every reading.
+    printed: score below the mean score of W_f divided by `tau`; targeted and trunk: relative importance above `tau`;
+    random: as many, picked at random. A larger tau is more cautious in every reading.
     """
     require_choice("reading", reading, READINGS)
     if not tau > 0:
@@ -113,7 +113,7 @@ def weight_filtering(
     # Once a label's head row is 0 the forget loss has no gradient in the trunk: measure it on the original.
     of_forget = gradients_of(task, influential, loss="forget").mean_absolute
     forget_entries = float(task.mask.float().mean())
-    exclusive = selection.exclusive_weights(task)
+    heads = {"exclusive": selection.exclusive_weights(task), "last": selection.head_weights(task)}
     first_curvature = None
 
     def modify(model: nn.Module, number: int) -> torch.Tensor:
@@ -122,9 +122,7 @@ def weight_filtering(
         curvature = float(of_retain.mean_square.mean())
         first_curvature = first_curvature or curvature
         both = composite_scores(of_forget, of_retain.mean_absolute, forget_entries=forget_entries)
-        scores, chosen = selection.scored_forget_set(
-            of_forget, forget_share, reading=reading, scores=both, exclusive=exclusive
-        )
+        scores, chosen = selection.scored_forget_set(of_forget, forget_share, reading=reading, scores=both, **heads)
         overlap = selection.overlap(of_forget, of_retain.mean_absolute)
         adapted = adaptive_tau(tau, overlap=overlap, curvature=curvature, first_curvature=first_curvature)
         filtered = filtered_weights(scores, chosen, adapted, reading=reading, seed=task.seed + number)

@@ -39,9 +39,9 @@ def assign_zones(
 ) -> torch.Tensor:
     """Return int8: the zone of each weight; weights outside W_f are untouched.
 
-    printed: below tau_l zeroed, up to tau_h shrunk, from tau_h on nudged. targeted: the other way round, from tau_h
-    on zeroed (they matter to the forgotten entries and not to the others), below tau_l nudged. random: as many
-    weights in each zone as in the targeted reading, picked at random.
+    printed: below tau_l zeroed, up to tau_h shrunk, from tau_h on nudged. targeted and trunk: the other way round,
+    from tau_h on zeroed (they matter to the forgotten entries and not to the others), below tau_l nudged. random: as
+    many weights in each zone as in the targeted reading, picked at random.
     """
     require_choice("reading", reading, READINGS)
     low, high = scores < thresholds.low, scores >= thresholds.high
@@ -164,7 +164,7 @@ def weight_pruning(
     weighting = {"alpha": alpha, "beta": beta}
     # Once a label's head row is 0 the forget loss has no gradient in the trunk: measure it on the original.
     forget = pruning_scores(task, forget_rows, loss="forget", hessian=forget_hessian, **weighting).importance
-    exclusive = selection.exclusive_weights(task)
+    heads = {"exclusive": selection.exclusive_weights(task), "last": selection.head_weights(task)}
     share, adapts = forget_share, num_rounds > 1
     first_loss = calibration_loss(task, task.model, retain_rows) if adapts else None
 
@@ -172,7 +172,7 @@ def weight_pruning(
         nonlocal share
         retain = pruning_scores(task, retain_rows, loss="retain", hessian=retain_hessian, model=model, **weighting)
         both = forget, retain.importance
-        scores, chosen = selection.scored_forget_set(forget, share, reading=reading, scores=both, exclusive=exclusive)
+        scores, chosen = selection.scored_forget_set(forget, share, reading=reading, scores=both, **heads)
         thresholds = selection.percentile_thresholds(scores[chosen])
         zones = assign_zones(scores, chosen, thresholds, reading=reading, seed=task.seed + number)
         how = {"scale": thresholds.high, "decay": decay, "reduced_rate": reduced_rate}
