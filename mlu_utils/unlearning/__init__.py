@@ -33,8 +33,8 @@ if TYPE_CHECKING:  # names and kinds of methods are known without an import of t
 
 ENTRY_POINTS = "mlu_utils.methods"
 # Of WF and WP. printed: the rule as the pseudocode has it; targeted: the reading that forgets; trunk: the same with the
-# last layer spared, which shows what is forgotten beyond `HeadReset`; random: the control, which changes as many weights
-# in the same way but picks them blindly.
+# last layer spared, which shows what is forgotten beyond `HeadReset`; random: the control, which changes as many
+# weights in the same way but picks them blindly.
 READINGS = ("printed", "targeted", "trunk", "random")
 
 
