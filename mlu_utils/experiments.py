@@ -464,9 +464,8 @@ def benchmark_scores(study: Study, model: nn.Module, *, num_draws: int = 10) -> 
     sizes = (min(len(members), len(others)), len(paired[0]), len(others) // 2)
     for (name, attack), size in zip(found.items(), sizes, strict=True):
         scores[name] = attack() if size >= SMALLEST else float("nan")
-    return scores | {
-        "nomus": nomus(float(accuracy), scores["mia_accuracy"]) if len(members) >= SMALLEST else float("nan")
-    }
+    is_attacked = sizes[0] >= SMALLEST
+    return scores | {"nomus": nomus(float(accuracy), scores["mia_accuracy"]) if is_attacked else float("nan")}
 
 
 def probabilities(study: Study, model: nn.Module, rows: torch.Tensor) -> np.ndarray:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import golden
 
 from mlu_utils.scoring.softmax_attack import softmax_attack, sorted_probabilities
 
-CONTENT = json.loads((Path(__file__).parent / "golden" / "laf_attack.json").read_text())
+INPUTS, OUTPUTS = golden("laf_attack")
 
 
 def logits_of(formula: dict, n: int | None = None) -> np.ndarray:
@@ -20,15 +18,15 @@ def logits_of(formula: dict, n: int | None = None) -> np.ndarray:
 
 
 def test_features_are_the_published_ones():
-    small = CONTENT["inputs"]["small_logits"]
+    small = INPUTS["small_logits"]
     found = np.concatenate([sorted_probabilities(small[name]) for name in ("sample", "test")])
-    assert np.abs(found - np.array(CONTENT["outputs"]["small_features"])).max() < 1e-9
-    assert CONTENT["outputs"]["small_labels"] == 12 * [1] + 14 * [0]
+    assert np.abs(found - np.array(OUTPUTS["small_features"])).max() < 1e-9
+    assert OUTPUTS["small_labels"] == 12 * [1] + 14 * [0]
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_attack_is_the_published_one(number):
-    given, expected = CONTENT["inputs"]["large"], CONTENT["outputs"]["large"][number]
+    given, expected = INPUTS["large"], OUTPUTS["large"][number]
     found = softmax_attack(*(logits_of(given[name]) for name in ("sample", "test")), logits_of(given["forget"][number]))
     assert found["num_learned"] == expected["attack_train_members"] == expected["attack_train_non_members"]
     assert (found["num_forget"], found["num_strangers"]) == (expected["n_forget"], expected["attack_eval_non_members"])
