@@ -73,7 +73,7 @@ def make_project(root):
     (package / "results" / "scores.py").write_text("COLUMNS = 1\n")
     (package / "results" / "style.py").write_text("COLOUR = 'blue'\n")
     for folder in {name for rule in notebooks.RULES.values() for name in rule.data}:
-        (root / "data" / folder).mkdir(parents=True)
+        (root / "data" / folder).mkdir(parents=True, exist_ok=True)
         (root / "data" / folder / "table.csv").write_text("value\n1\n")
     for name, rule in notebooks.RULES.items():
         parameters = 'profile: str = "by-hand"\n' if rule.runs_for == "profile" else STUDY_PARAMETERS

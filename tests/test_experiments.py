@@ -281,6 +281,7 @@ def test_the_plan_says_who_runs_how_often(compared):
         ("WP", "printed", 7),
         ("WP", "targeted", 7),
         ("WP", "targeted", 8),
+        ("WP", "trunk", 7),
         ("WP", "random", 7),
         ("FT", "-", 7),
         ("Retrain", "-", 9),

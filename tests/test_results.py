@@ -429,7 +429,7 @@ def test_a_registered_method_of_others_is_accepted_drawn_and_comes_last(stranger
 def test_readings_have_marks_of_their_own():
     looks = [style.mark("WP", reading) for reading in scores.READING_DISPLAY]
     assert looks[0] == looks[1], "one reading, or the targeted one: the method's plain mark"
-    assert [look.get("fillstyle") for look in looks[1:]] == [None, "none", "left"]
+    assert [look.get("fillstyle") for look in looks[1:]] == [None, "top", "none", "left"]
     with pytest.raises(ValueError, match="reading 'literal' is unknown"):
         results.method_display("WP", "literal")
 

@@ -182,8 +182,8 @@ def score_dots(
     entries = sorted(set(chosen[entry].itertuples(index=False, name=None)), key=lambda pair: display_rank(*pair))
     panels = [panel for _, panel in chosen.groupby(panel_keys, sort=False)]
     varying = [key for key in panel_keys if chosen[key].nunique() > 1]
-    num_columns = min(len(panels), 5)
-    num_rows = math.ceil(len(panels) / num_columns)
+    num_rows = math.ceil(len(panels) / 5)
+    num_columns = math.ceil(len(panels) / num_rows)
     figure = new_figure(figsize=(1.9 * num_columns + 2.2, num_rows * (0.2 * len(entries) + 0.9) + 0.6))
     names = [method_display(*pair) for pair in entries]
     for ax, panel in zip(_rows(figure, names, len(panels), num_columns), panels, strict=True):
