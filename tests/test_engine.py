@@ -413,14 +413,15 @@ def test_claims_are_printed_and_counted_with_the_place_of_the_report(project, ca
     assert "runs/quick/figures/claims.csv is missing: make reproduce PROFILE=quick" in capsys.readouterr().err
     (project / "runs" / "quick" / "figures").mkdir(parents=True)
     (project / "runs" / "quick" / "figures" / "claims.csv").write_text(
-        "claim_id,printed,ours,check,verdict\n"
-        "CelebA/speed-up over Retrain/WP,27.45,41.0,embedded data,reproduced\n"
-        "table2/CelebA/ResNet-18/WP/test,95.12,,paper's data,cannot be tested here\n"
-        "check/splits_sum,65 + 25 + 10,100,printed numbers,consistent\n"
+        "claim_id,printed,ours,check,verdict,null_verdict,evidence\n"
+        "CelebA/speed-up over Retrain/WP,27.45,41.0,embedded data,reproduced,not reproduced,WP speedup\n"
+        "VGGFace2/speed-up over Retrain/WP,35.5,41.0,embedded data,reproduced,not reproduced,WP speedup\n"
+        "table2/CelebA/ResNet-18/WP/test,95.12,,paper's data,cannot be tested here,-,table2\n"
+        "check/splits_sum,65 + 25 + 10,100,printed numbers,consistent,-,check/splits_sum\n"
     )
     assert run.main(["claims"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[1:3]] == ["reproduced", "consistent"]
+    assert [line.split()[-1] for line in lines[1:4]] == ["reproduced", "reproduced", "consistent"]
     assert "27.45" in lines[1] and "41" in lines[1]
     counts = {line[:24].strip(): line.split()[-1] for line in lines if line}
     assert counts["reproduced"] == counts["cannot be tested here"] == "1" and counts["inconsistent"] == "0"
