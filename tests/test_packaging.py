@@ -15,6 +15,7 @@ from small_project import stale_notebooks
 import notebooks
 from mlu_utils import paths
 from mlu_utils.digests import import_closure
+from mlu_utils.studies import Profile
 
 
 def test_scoring_knows_arrays_only():
@@ -43,6 +44,14 @@ def test_a_notebook_needs_only_earlier_ones():
     assert list(notebooks.RULES) == sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
     for name, rule in notebooks.RULES.items():
         assert all(need in notebooks.RULES and need < name for need in rule.needs), name
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "paper"])
+def test_every_job_of_a_profile_finds_values_of_the_right_types(profile):
+    for job in notebooks.jobs(Profile.load(profile)):
+        page = notebooks.parameterised(job, "fingerprint")
+        values = {name: value for name, (_, value) in notebooks.read_parameters(page, job.label).items()}
+        assert values["profile"] == profile and values.get("study") == job.study, job.label
 
 
 def test_committed_notebooks_show_what_their_code_made():
