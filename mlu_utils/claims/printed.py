@@ -242,6 +242,10 @@ def _of_time(tables: Tables) -> _Checks:
     wf, wp = (float(seconds) * float(speedup) for seconds, speedup in texts.values())
     yield "check/retrain_time", low <= high, wf, reason, f"{wp:.1f}"
 
+    longest = max(last for _, last in times.values())
+    reason = f"printed seconds of unlearning times printed speed-ups give at most {longest:.0f} s"
+    yield "check/retrain_hours", longest >= _text(tables, "check/retrain_hours"), longest, reason
+
     num_images = 202_599  # all of CelebA, Liu et al. (2015)
     num_epochs, share = _text(tables, "setting/num_epochs"), _text(tables, "setting/split_train") / 100
     seconds = times["WF"][1]
@@ -390,14 +394,6 @@ def _of_words(tables: Tables) -> _Checks:
     values = _pick(rows, attribute="No_Beard")["accuracy_pct"]
     num_above = (values > bound).sum()
     yield "check/no_beard", num_above == len(values), values.min(), f"{num_above} of {len(values)} cells above"
-
-    seconds = max(
-        _interval(_privacy_text(tables, "unlearning time", method))[1]
-        * _interval(_privacy_text(tables, "speed-up over Retrain", method))[1]
-        for method in ("WF", "WP")
-    )
-    reason = f"printed seconds of unlearning times printed speed-ups give at most {seconds:.0f} s"
-    yield "check/retrain_hours", seconds >= _text(tables, "check/retrain_hours"), seconds, reason
 
     num_weights, seconds = _text(tables, "check/full_hessian"), _privacy(tables, "unlearning time", "WF")
     peak = 15.1e12  # operations a second of the RTX 4060 that the paper names, in single precision
